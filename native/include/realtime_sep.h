@@ -1,0 +1,196 @@
+/* realtime_sep: the native part of the live engine.  It knows no Python.
+ *
+ * This header has no preprocessor lines on purpose: setup.py hands it to cffi word for word as the
+ * cdef, so there is one description of the interface.  C sources include <stdint.h> before it.
+ *
+ * Units: a frame is one sample of every channel; samples are interleaved float32; times are
+ * nanoseconds of the monotonic clock.  Functions that make something return NULL and set errno when
+ * they cannot.  Marked [rt]: never allocates, locks, logs or waits.
+ */
+
+/* ---- ring.c: lock-free frame ring, one producer thread, one consumer thread ------------------ */
+
+typedef struct rs_ring rs_ring;
+
+/* A claimed stretch of the ring.  `second` is NULL and empty unless the stretch wraps around, which
+ * it never does on a mirrored ring. */
+typedef struct {
+    float *first;
+    uint64_t first_frames;
+    float *second;
+    uint64_t second_frames;
+} rs_span;
+
+/* At least `frames` of capacity, rounded up to a power of two (and, for a mirrored ring, to whole
+ * pages).  `mirror` asks for the storage to be mapped twice in a row; where the platform cannot, the
+ * ring is a plain one: ask rs_ring_mirrored(). */
+rs_ring *rs_ring_new(uint64_t frames, uint32_t channels, int mirror);
+
+/* The same ring in memory that several processes share: `rs_ring_bytes` tells how much is needed,
+ * `rs_ring_place` lays it out, `rs_ring_attach` opens what another process has laid out (NULL and
+ * EINVAL if `memory` of `bytes` does not hold a ring).  The memory must outlive the ring and is not
+ * freed with it. */
+uint64_t rs_ring_bytes(uint64_t frames, uint32_t channels);
+rs_ring *rs_ring_place(void *memory, uint64_t bytes, uint64_t frames, uint32_t channels);
+rs_ring *rs_ring_attach(void *memory, uint64_t bytes);
+
+void rs_ring_free(rs_ring *ring);
+uint64_t rs_ring_capacity(const rs_ring *ring);
+uint32_t rs_ring_channels(const rs_ring *ring);
+int rs_ring_mirrored(const rs_ring *ring);
+float *rs_ring_storage(rs_ring *ring);
+
+/* Frames ever written and ever read: 64-bit, never wrapping in practice.  They are the timeline. */
+uint64_t rs_ring_written(const rs_ring *ring);
+uint64_t rs_ring_consumed(const rs_ring *ring);
+uint64_t rs_ring_read_space(const rs_ring *ring);
+uint64_t rs_ring_write_space(const rs_ring *ring);
+
+/* Set both counters.  Only while neither side runs. */
+void rs_ring_seek(rs_ring *ring, uint64_t frames);
+
+/* Claim up to `frames`, then commit what was used (at most what was claimed).  Returns the frames
+ * granted.  [rt] */
+uint64_t rs_ring_claim_write(rs_ring *ring, uint64_t frames, rs_span *span);
+void rs_ring_commit_write(rs_ring *ring, uint64_t frames);
+uint64_t rs_ring_claim_read(rs_ring *ring, uint64_t frames, rs_span *span);
+void rs_ring_commit_read(rs_ring *ring, uint64_t frames);
+
+/* Copy in or out as many frames as fit; `data` NULL writes silence or discards.  [rt] */
+uint64_t rs_ring_write(rs_ring *ring, const float *data, uint64_t frames);
+uint64_t rs_ring_read(rs_ring *ring, float *data, uint64_t frames);
+
+/* ---- wake.c: a semaphore that an audio callback may post ------------------------------------- */
+
+typedef struct rs_wake rs_wake;
+
+rs_wake *rs_wake_new(void);
+void rs_wake_free(rs_wake *wake);
+void rs_wake_post(rs_wake *wake); /* [rt] */
+/* 1 if posted (all posts so far are taken at once), 0 after `seconds`. */
+int rs_wake_wait(rs_wake *wake, double seconds);
+
+/* ---- thread.c: what a thread asks of the operating system ------------------------------------- */
+
+uint64_t rs_now(void);
+/* CPU time used by the calling thread. */
+uint64_t rs_thread_cpu(void);
+/* SCHED_FIFO (or the platform's nearest) for the calling thread; 0 or an errno. */
+int rs_thread_realtime(int priority);
+/* Denormals are zero in the calling thread from now on; 0 or ENOTSUP. */
+int rs_thread_flush_denormals(void);
+/* Keep the pages that the process has and will have in memory; 0 or an errno. */
+int rs_lock_memory(void);
+
+/* A real-time thread that sleeps `period` ns again and again and notes when it wakes more than
+ * `threshold` ns late: the machine stalled, nobody else is to blame. */
+typedef struct rs_watch rs_watch;
+typedef struct {
+    uint64_t start; /* when it should have woken */
+    uint64_t end;   /* when it did */
+} rs_stall;
+
+rs_watch *rs_watch_new(uint64_t period, uint64_t threshold, int priority);
+void rs_watch_free(rs_watch *watch);
+int rs_watch_realtime(const rs_watch *watch); /* 1 if the priority was granted */
+uint64_t rs_watch_count(const rs_watch *watch);
+/* The newest stalls, at most `room`, oldest first; returns how many.  The last 4096 are kept. */
+uint64_t rs_watch_read(const rs_watch *watch, rs_stall *stalls, uint64_t room);
+
+/* ---- bridge.c: the PortAudio callback -------------------------------------------------------- */
+
+/* Moves frames between a device and two rings.  The input ring carries `channels`, the output ring
+ * `out_channels`; the output ring is filled with `prefill` frames of silence when the bridge is made.
+ *
+ * Lateness.  `guard` finished frames are always held back, so that when the worker has not delivered
+ * in time there is something left to fade: over `guard` frames to the dry signal (the input delayed
+ * by `latency` frames, times the dry gain, clipped at `ceiling`, on the first `channels` output
+ * channels; silence on the others).  Frames that the worker delivers after their time are dropped
+ * (the debt), so latency never changes; once the debt is paid and the ring holds a block and the
+ * guard again, the output fades back over `guard` frames.
+ *
+ * Overflow.  Input that finds the ring full is owed as silence and written as soon as there is room,
+ * so the timeline never shifts. */
+typedef struct rs_bridge rs_bridge;
+
+typedef struct {
+    uint32_t in_channels;  /* of the device; 0: no input, silence enters */
+    uint32_t channels;     /* of the input ring: mono is copied to all, more are cut, fewer padded;
+                              several to one are averaged */
+    uint32_t out_channels; /* of the device and of the output ring; 0: no output, nothing is read */
+    uint32_t max_block;    /* largest block that the host will ask for */
+    uint32_t hop;          /* frames that the worker takes at once: the wake is posted when the input
+                              ring holds as many */
+    uint32_t guard;
+    uint64_t prefill;
+    uint64_t latency;
+    float ceiling; /* linear, for the dry signal */
+} rs_bridge_config;
+
+typedef struct {
+    uint64_t callbacks;
+    uint64_t frames;           /* through the device so far */
+    uint64_t xruns_in;         /* reported by the host: input overflow or underflow */
+    uint64_t xruns_out;        /* reported by the host: output overflow or underflow */
+    uint64_t late_blocks;      /* callbacks that found less than a block and the guard, while wet */
+    uint64_t fades;            /* times that the output began to leave the wet signal */
+    uint64_t dry_frames;       /* played without any wet part */
+    uint64_t dropped_frames;   /* delivered after their time */
+    uint64_t overflow_frames;  /* input lost because the ring was full */
+    uint64_t debt;             /* frames that will be dropped on arrival, now */
+    uint64_t last_callback;    /* when, in ns */
+    uint64_t last_late;        /* when, in ns; 0: never */
+    uint64_t busy_max;         /* longest callback, ns */
+    uint64_t busy_total;       /* ns spent in all callbacks */
+} rs_bridge_stats;
+
+rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *out, rs_wake *wake);
+void rs_bridge_free(rs_bridge *bridge);
+
+/* The callback itself, of PortAudio's type (PaStreamCallback).  Returns 0 (continue), or 1 (complete)
+ * once rs_bridge_finish has faded to silence.  [rt] */
+int rs_bridge_callback(const void *input, void *output, unsigned long frames, const void *time_info,
+                       unsigned long status_flags, void *bridge);
+
+/* Gain of the dry signal in the fallback, slewed over `guard` frames; 0 is silence.  Any thread. */
+void rs_bridge_set_dry(rs_bridge *bridge, float gain);
+/* Fade to silence over `guard` frames, then complete.  Any thread. */
+void rs_bridge_finish(rs_bridge *bridge);
+int rs_bridge_finished(const rs_bridge *bridge);
+uint64_t rs_bridge_debt(const rs_bridge *bridge);
+void rs_bridge_read_stats(const rs_bridge *bridge, rs_bridge_stats *stats);
+/* Counts of callback durations: bucket i holds those below 2^(i/4) ns (i < 128). */
+void rs_bridge_read_busy(const rs_bridge *bridge, uint64_t *buckets);
+
+/* ---- null_device.c: a device without hardware ------------------------------------------------ */
+
+/* Calls the bridge from a thread of its own, as a sound card would: at the pace of the clock, or as
+ * fast as the worker delivers (the worker commits its output before it commits its input, so an
+ * input ring with less than a hop means that everything possible is delivered).  A clocked device
+ * that wakes more than one block late behaves like a card that ran dry: it starts its clock anew
+ * and reports an xrun. */
+typedef struct rs_null rs_null;
+
+typedef struct {
+    double samplerate;
+    uint32_t in_channels;
+    uint32_t out_channels;
+    const uint32_t *blocks; /* block sizes, used in turn, again and again */
+    uint32_t block_count;
+    const float *source; /* in_channels wide; NULL: silence */
+    uint64_t source_frames;
+    int loop;       /* repeat the source, else silence follows it */
+    float *capture; /* out_channels wide, or NULL */
+    uint64_t capture_frames;
+    uint64_t frames; /* stop after as many; 0: run until stopped */
+    int clocked;
+    int priority; /* SCHED_FIFO priority to try for; 0: none */
+} rs_null_config;
+
+/* `blocks` is copied; `source` and `capture` must outlive the device. */
+rs_null *rs_null_new(const rs_null_config *config, rs_bridge *bridge, const rs_ring *in);
+int rs_null_start(rs_null *device); /* 0 or an errno */
+void rs_null_stop(rs_null *device); /* at once; joins the thread */
+void rs_null_free(rs_null *device);
+int rs_null_running(const rs_null *device);
+uint64_t rs_null_position(const rs_null *device); /* frames so far */

@@ -1,0 +1,1 @@
+"""Live voice and music separation."""

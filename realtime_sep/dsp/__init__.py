@@ -1,0 +1,1 @@
+"""Signal processing kernels: windows, STFT, fades, meters, limiter, resampling."""
