@@ -1,0 +1,5 @@
+"""Effects: change the mix block by block, in place."""
+
+from realtime_sep.effects.protocol import API_VERSION, Effect, Parameter
+
+__all__ = ["API_VERSION", "Effect", "Parameter"]

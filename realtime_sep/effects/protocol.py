@@ -1,0 +1,55 @@
+"""What the engine asks of an effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from realtime_sep.types import Float32
+
+#: Major version of this protocol; a plugin written for another one is refused.
+API_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named number that a person may turn.
+
+    Attributes:
+        unit: "dB", "Hz", "ms", ... or "".
+    """
+
+    name: str
+    default: float
+    minimum: float
+    maximum: float
+    unit: str = ""
+
+
+@runtime_checkable
+class Effect(Protocol):
+    """One stream's effect.  An entry point of the group `realtime_sep.effects` names a class or a
+    function without required arguments that makes one."""
+
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def latency(self) -> int:
+        """Frames by which the output lags the input; fixed once prepared."""
+        ...
+
+    def prepare(self, samplerate: int, channels: int, max_frames: int) -> None:
+        """Get ready: allocate and compile here, never in `process`."""
+        ...
+
+    def set(self, name: str, value: float) -> None:
+        """Turn a parameter; takes effect smoothly from the next block on."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the past; parameters stay."""
+        ...
+
+    def process(self, block: Float32) -> None:
+        """Change `(frames, channels)` in place, `1 <= frames <= max_frames`."""
+        ...
