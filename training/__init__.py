@@ -1,0 +1,1 @@
+"""Training of the separation networks; never imported by the runtime."""
