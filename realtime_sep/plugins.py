@@ -1,0 +1,115 @@
+"""Separators and effects are plugins: found by entry point, or (separators) in the model registry.
+
+The engine knows none of them by name.  A name that an entry point carries wins over a model's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from realtime_sep import effects, separators
+from realtime_sep.effects import Effect
+from realtime_sep.errors import RealtimeSepError, UsageError, unknown
+from realtime_sep.separators import Separator
+
+SEPARATORS = "realtime_sep.separators"
+EFFECTS = "realtime_sep.effects"
+
+
+def available_separators() -> list[str]:
+    """Names that `load_separator` takes, sorted: plugins and installed models."""
+    from realtime_sep.models import registry
+
+    return sorted({*entry_points(group=SEPARATORS).names, *registry.names()})
+
+
+def available_effects() -> list[str]:
+    """Names that `load_effect` takes, sorted."""
+    return sorted(entry_points(group=EFFECTS).names)
+
+
+def load_separator(
+    name: str, *, samplerate: int = 44100, channels: int = 2, **options: Any
+) -> Separator:
+    """Make a separator for one stream.
+
+    Args:
+        name: of a plugin or a model; see `available_separators()`.
+        samplerate: Hz that it will be fed with.
+        channels: of the audio it will be fed with.
+        options: what this separator takes besides (`profile="stage"`, `provider="cuda"`, ...).
+
+    Raises:
+        UsageError: unknown name (the nearest is suggested), or an option it does not take.
+        ModelError: a model that is missing, damaged or foreign.
+    """
+    factory = _find(SEPARATORS, name, separators.API_VERSION)
+    if factory is None:
+        from realtime_sep.models import registry
+
+        entry = registry.find(name)
+        if entry is None:
+            raise unknown("model", name, available_separators())
+        from realtime_sep.separators.onnx import load
+
+        return load(entry, samplerate=samplerate, channels=channels, **options)
+    made = _call(name, factory, samplerate=samplerate, channels=channels, **options)
+    if not isinstance(made, Separator):
+        raise UsageError(f"plugin {name!r} does not make a separator: it lacks part of the protocol")
+    return made
+
+
+def load_effect(name: str, **parameters: float) -> Effect:
+    """Make an effect and turn its parameters.
+
+    Raises:
+        UsageError: unknown effect or parameter (the nearest is suggested).
+    """
+    factory = _find(EFFECTS, name, effects.API_VERSION)
+    if factory is None:
+        raise unknown("effect", name, available_effects())
+    effect = _call(name, factory)
+    if not isinstance(effect, Effect):
+        raise UsageError(f"plugin {name!r} does not make an effect: it lacks part of the protocol")
+    for parameter, value in parameters.items():
+        if parameter not in (known := [p.name for p in effect.parameters]):
+            raise unknown(f"parameter of effect {name!r}", parameter, known)
+        effect.set(parameter, value)
+    return effect
+
+
+def _find(group: str, name: str, api_version: int) -> Any:
+    """The object that an entry point names, or None where there is no such entry point."""
+    found: list[EntryPoint] = list(entry_points(group=group, name=name))
+    if not found:
+        return None
+    try:
+        target = found[0].load()
+    except Exception as error:
+        raise UsageError(f"plugin {name!r} ({found[0].value}) cannot be loaded: {error}") from error
+    version = getattr(target, "api_version", api_version)
+    if version != api_version:
+        raise UsageError(
+            f"plugin {name!r} was written for version {version} of the plugin interface, "
+            f"this is version {api_version}; install a matching release of the plugin"
+        )
+    return target
+
+
+def _call(name: str, factory: Any, **options: Any) -> Any:
+    """Call a factory; an option that it does not take is the user's mistake, named as such."""
+    signature = inspect.signature(factory)
+    takes = signature.parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        for option in options:
+            if option not in takes:
+                own = [p for p in takes if p not in ("samplerate", "channels")]
+                raise unknown(f"option of {name!r}", option, own)
+    try:
+        return factory(**options)
+    except RealtimeSepError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name!r} cannot be made with these options: {error}") from error
