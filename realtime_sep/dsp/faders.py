@@ -1,0 +1,49 @@
+"""Stem faders: one gain per stem, moved without zipper noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from realtime_sep.types import Float32
+
+#: Seconds in which a fader travels by a linear gain of one.  Shorter clicks, longer feels slow.
+TRAVEL = 0.02
+
+
+@njit(cache=True, nogil=True)
+def _mix(stems, gains, targets, reach, out):  # type: ignore[no-untyped-def]
+    """Sum of gain times stem; gains ramp linearly towards their targets over the hop."""
+    count, frames, channels = stems.shape
+    for s in range(count):
+        start = gains[s]
+        end = start + min(max(targets[s] - start, -reach), reach)
+        slope = (end - start) / np.float32(frames)
+        for i in range(frames):
+            gain = start + slope * np.float32(i + 1)
+            for c in range(channels):
+                value = gain * stems[s, i, c]
+                out[i, c] = value if s == 0 else out[i, c] + value
+        gains[s] = end
+
+
+class Faders:
+    """Mixes stems down.
+
+    Attributes:
+        targets: `(stems,)` linear gains to go to; written by whoever moves the faders.
+    """
+
+    def __init__(self, stems: int, samplerate: int) -> None:
+        self.targets: Float32 = np.ones(stems, np.float32)
+        self._gains: Float32 = np.ones(stems, np.float32)
+        self._samplerate = samplerate
+
+    def settle(self) -> None:
+        """Be at the targets at once."""
+        self._gains[:] = self.targets
+
+    def process(self, stems: Float32, out: Float32) -> None:
+        """Mix `(stems, frames, channels)` into `out` `(frames, channels)`."""
+        reach = np.float32(len(out) / (TRAVEL * self._samplerate))
+        _mix(stems, self._gains, self.targets, reach, out)
