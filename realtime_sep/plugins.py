@@ -57,7 +57,7 @@ def load_separator(
         return load(entry, samplerate=samplerate, channels=channels, **options)
     made = _call(name, factory, samplerate=samplerate, channels=channels, **options)
     if not isinstance(made, Separator):
-        raise UsageError(f"plugin {name!r} does not make a separator: it lacks part of the protocol")
+        raise UsageError(f"plugin {name!r} makes no separator: it lacks part of the protocol")
     return made
 
 
@@ -72,7 +72,7 @@ def load_effect(name: str, **parameters: float) -> Effect:
         raise unknown("effect", name, available_effects())
     effect = _call(name, factory)
     if not isinstance(effect, Effect):
-        raise UsageError(f"plugin {name!r} does not make an effect: it lacks part of the protocol")
+        raise UsageError(f"plugin {name!r} makes no effect: it lacks part of the protocol")
     for parameter, value in parameters.items():
         if parameter not in (known := [p.name for p in effect.parameters]):
             raise unknown(f"parameter of effect {name!r}", parameter, known)

@@ -19,7 +19,7 @@ def peak(block: Float32) -> float:
     for i in range(block.shape[0]):
         for c in range(block.shape[1]):
             largest = max(largest, abs(block[i, c]))
-    return largest
+    return float(largest)
 
 
 def decibels(gain: float) -> float:
@@ -35,8 +35,8 @@ def linear(db: float) -> float:
 def k_weighting(samplerate: float) -> npt.NDArray[np.float64]:
     """The two biquads of BS.1770 for any rate: rows of `b0 b1 b2 a1 a2`.
 
-    The standard lists coefficients at 48 kHz only; the analogue parameters behind them were found
-    by Brecht De Man, "Evaluation of implementations of the EBU R128 loudness measurement", AES 2018.
+    The standard lists coefficients at 48 kHz only; the analogue parameters behind them are those of
+    De Man, "Evaluation of implementations of the EBU R128 loudness measurement", AES 2018.
     """
     shelf_gain, shelf_q, shelf_hz = 3.999843853973347, 0.7071752369554196, 1681.974450955533
     pass_q, pass_hz = 0.5003270373238773, 38.13547087602444

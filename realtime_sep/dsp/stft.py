@@ -1,6 +1,6 @@
 """Streaming short-time Fourier transform and overlap-add, hop by hop, in numba.
 
-The Fourier transforms are rocket-fft's (DUCC), called inside nopython code without the GIL.  Two real
+The Fourier transforms are rocket-fft's (DUCC), called in nopython code without the GIL.  Two real
 channels travel as the real and imaginary part of one complex signal, so a stereo hop costs one
 complex transform each way: less than half of what two real ones cost.  All buffers belong to the
 objects; nothing is allocated per hop by us.
@@ -43,7 +43,7 @@ def _analyse(hop, history, position, window, time, freq, spectrum, axes):  # typ
             time[i] = ring[p + i] * window[i]
         for i in range(p):
             time[older + i] = ring[i] * window[older + i]
-        c2c(time, freq, axes, True, np.float32(1), 1)
+        c2c(time, freq, axes, True, np.float32(1), 1)  # type: ignore[arg-type]
         # Real left and imaginary right part by the symmetry of real signals' spectra.
         spectrum[left, 0] = freq[0].real
         spectrum[left, half] = freq[half].real
@@ -88,7 +88,7 @@ def _synthesise(spectrum, time, freq, window, overlap, out, axes):  # type: igno
                 a = spectrum[left, k]
                 freq[k] = a
                 freq[n_fft - k] = complex(a.real, -a.imag)
-        c2c(freq, time, axes, False, np.float32(1), 1)
+        c2c(freq, time, axes, False, np.float32(1), 1)  # type: ignore[arg-type]
         tail = time[n_fft - synthesis :]
         sums = overlap[pair]
         for i in range(hop):

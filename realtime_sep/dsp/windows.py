@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 
 def hann(length: int) -> npt.NDArray[np.float64]:
-    """Half-sample shifted Hann window: symmetric, never exactly zero, sums to one at hop length/2."""
+    """Hann window shifted by half a sample: symmetric, never zero, sums to one at hop length/2."""
     return np.sin(np.pi * (np.arange(length) + 0.5) / length) ** 2
 
 
