@@ -1,0 +1,519 @@
+"""Owners for what the compiled part makes: rings, wakes, bridges, null devices, watches.
+
+Each object holds its C counterpart through a `cdata` that frees it when the last one who needs it
+is gone: a bridge keeps its rings alive, a device its bridge, a view the ring that it looks into.
+`close()` lets go at once; calling anything on a closed object raises TypeError, never crashes.
+
+Units are those of `native/include/realtime_sep.h`: frames, interleaved float32 of shape `(frames,
+channels)`, nanoseconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from realtime_sep.errors import UsageError
+from realtime_sep.types import Float32
+
+try:
+    from realtime_sep._native import ffi, lib
+except ImportError as error:  # pragma: no cover - the message is the point
+    raise ImportError(
+        f"the compiled part of realtime_sep is missing ({error}); "
+        "run `pip install -e .` with a C compiler at hand"
+    ) from error
+
+
+def _own(pointer: Any, free: Callable[[Any], None], what: str, *needs: object) -> Any:
+    """`pointer` as a cdata that frees itself first and then lets go of what it needs."""
+    if pointer == ffi.NULL:
+        code = ffi.errno
+        if code == errno.EINVAL:
+            raise UsageError(f"{what}: the values do not fit together")
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+    def release(dead: Any, needs: tuple[object, ...] = needs) -> None:
+        free(dead)
+
+    return ffi.gc(pointer, release)
+
+
+def _reason(code: int) -> str | None:
+    return None if code == 0 else os.strerror(code)
+
+
+def _frames(array: Float32, channels: int, what: str) -> Float32:
+    """`array` as what C reads; a copy only if it must be."""
+    ready = np.ascontiguousarray(array, dtype=np.float32)
+    if ready.ndim != 2 or ready.shape[1] != channels:
+        raise UsageError(f"{what} needs the shape (frames, {channels}), not {array.shape}")
+    return ready
+
+
+class _Owner:
+    """Something with a C counterpart, usable in a `with` statement."""
+
+    _handle: Any = None
+
+    def close(self) -> None:
+        """Let go of the C side: it ends here unless something else still needs it."""
+        self._handle = None
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Ring(_Owner):
+    """A lock-free ring of frames between one producer thread and one consumer thread.
+
+    Args:
+        frames: capacity wanted; rounded up to a power of two, and to pages if mirrored.
+        channels: samples per frame.
+        mirror: map the storage twice in a row, so that every stretch is one numpy view.  Where
+            the platform cannot, stretches that wrap around go through a buffer made beforehand.
+
+    Claimed views are valid until the commit, and belong to one thread each.
+    """
+
+    def __init__(self, frames: int, channels: int, *, mirror: bool = True) -> None:
+        self._open(_own(lib.rs_ring_new(frames, channels, mirror), lib.rs_ring_free, "ring"))
+
+    @staticmethod
+    def bytes_needed(frames: int, channels: int) -> int:
+        """Bytes of shared memory that `place` needs."""
+        return int(lib.rs_ring_bytes(frames, channels))
+
+    @classmethod
+    def place(cls, memory: Any, frames: int, channels: int) -> Ring:
+        """Lay out a ring in `memory`, a writable buffer that begins on a page (or any 16 bytes)."""
+        held = ffi.from_buffer("char[]", memory, require_writable=True)
+        pointer = lib.rs_ring_place(held, len(held), frames, channels)
+        return cls._around(_own(pointer, lib.rs_ring_free, "ring in shared memory", held))
+
+    @classmethod
+    def attach(cls, memory: Any) -> Ring:
+        """Open the ring that another process has laid out in `memory`."""
+        held = ffi.from_buffer("char[]", memory, require_writable=True)
+        pointer = lib.rs_ring_attach(held, len(held))
+        return cls._around(_own(pointer, lib.rs_ring_free, "no ring in this memory", held))
+
+    @classmethod
+    def _around(cls, handle: Any) -> Ring:
+        ring = cls.__new__(cls)
+        ring._open(handle)
+        return ring
+
+    def _open(self, handle: Any) -> None:
+        self._handle = handle
+        self.capacity = int(lib.rs_ring_capacity(handle))
+        self.channels = int(lib.rs_ring_channels(handle))
+        self.mirrored = bool(lib.rs_ring_mirrored(handle))
+        self._mask = self.capacity - 1
+        self._straight = self.capacity * (2 if self.mirrored else 1)
+
+        # The views keep the buffer, the buffer its pointer, and the pointer the ring.
+        def keep(_: Any, ring: Any = handle) -> None:
+            pass
+
+        storage = ffi.gc(lib.rs_ring_storage(handle), keep)
+        size = self._straight * self.channels * 4
+        self._storage: Float32 | None = np.frombuffer(
+            ffi.buffer(storage, size), dtype=np.float32
+        ).reshape(self._straight, self.channels)
+
+        # One span and one staging buffer for each side: they are two threads.
+        self._read_span = ffi.new("rs_span *")
+        self._write_span = ffi.new("rs_span *")
+        staging = 0 if self.mirrored else self.capacity
+        self._read_staging = np.zeros((staging, self.channels), np.float32)
+        self._write_staging = np.zeros((staging, self.channels), np.float32)
+        self._staged_at = -1
+
+    def close(self) -> None:
+        self._storage = None
+        super().close()
+
+    @property
+    def written(self) -> int:
+        """Frames ever written: the producer's place on the timeline."""
+        return int(lib.rs_ring_written(self._handle))
+
+    @property
+    def consumed(self) -> int:
+        """Frames ever read: the consumer's place on the timeline."""
+        return int(lib.rs_ring_consumed(self._handle))
+
+    @property
+    def read_space(self) -> int:
+        return int(lib.rs_ring_read_space(self._handle))
+
+    @property
+    def write_space(self) -> int:
+        return int(lib.rs_ring_write_space(self._handle))
+
+    def seek(self, frames: int) -> None:
+        """Set both counters.  Only while neither side runs."""
+        lib.rs_ring_seek(self._handle, frames)
+
+    def claim_read(self, frames: int) -> Float32 | None:
+        """The next `frames` frames as an array, or None while there are fewer."""
+        if lib.rs_ring_claim_read(self._handle, frames, self._read_span) < frames:
+            return None
+        storage: Any = self._storage
+        start = lib.rs_ring_consumed(self._handle) & self._mask
+        stop = start + frames
+        if stop <= self._straight:
+            return storage[start:stop]  # type: ignore[no-any-return]
+        first = self._straight - start
+        staging = self._read_staging[:frames]
+        staging[:first] = storage[start:]
+        staging[first:] = storage[: frames - first]
+        return staging
+
+    def commit_read(self, frames: int) -> None:
+        """Give back `frames` frames, at most what was claimed."""
+        lib.rs_ring_commit_read(self._handle, frames)
+
+    def claim_write(self, frames: int) -> Float32 | None:
+        """Room for `frames` frames as an array to be filled, or None while there is less."""
+        if lib.rs_ring_claim_write(self._handle, frames, self._write_span) < frames:
+            return None
+        storage: Any = self._storage
+        start = lib.rs_ring_written(self._handle) & self._mask
+        stop = start + frames
+        if stop <= self._straight:
+            self._staged_at = -1
+            return storage[start:stop]  # type: ignore[no-any-return]
+        self._staged_at = start
+        return self._write_staging[:frames]
+
+    def commit_write(self, frames: int) -> None:
+        """Publish `frames` frames, at most what was claimed."""
+        if self._staged_at >= 0:
+            storage: Any = self._storage
+            first = min(frames, self._straight - self._staged_at)
+            storage[self._staged_at : self._staged_at + first] = self._write_staging[:first]
+            storage[: frames - first] = self._write_staging[first:frames]
+            self._staged_at = -1
+        lib.rs_ring_commit_write(self._handle, frames)
+
+    def write(self, array: Float32) -> int:
+        """Copy in as many frames of `array` as fit; how many."""
+        data = _frames(array, self.channels, "Ring.write")
+        pointer = ffi.from_buffer("float[]", data)
+        return int(lib.rs_ring_write(self._handle, pointer, len(data)))
+
+    def read(self, frames: int) -> Float32:
+        """Copy out at most `frames` frames."""
+        data = np.empty((min(frames, self.read_space), self.channels), np.float32)
+        pointer = ffi.from_buffer("float[]", data)
+        return data[: lib.rs_ring_read(self._handle, pointer, len(data))]
+
+
+class Wake(_Owner):
+    """A semaphore that the audio callback posts."""
+
+    def __init__(self) -> None:
+        self._handle = _own(lib.rs_wake_new(), lib.rs_wake_free, "wake")
+
+    def post(self) -> None:
+        lib.rs_wake_post(self._handle)
+
+    def wait(self, seconds: float) -> bool:
+        """True if posted (all posts so far are taken at once), False after `seconds`."""
+        return bool(lib.rs_wake_wait(self._handle, seconds))
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """See `rs_bridge_config` in the header; the fields are the same, in the same order."""
+
+    in_channels: int
+    channels: int
+    out_channels: int
+    max_block: int
+    hop: int
+    guard: int
+    prefill: int
+    latency: int
+    ceiling: float = 10 ** (-1 / 20)
+
+
+@dataclass(frozen=True)
+class BridgeStats:
+    """See `rs_bridge_stats` in the header; the fields are the same."""
+
+    callbacks: int
+    frames: int
+    xruns_in: int
+    xruns_out: int
+    late_blocks: int
+    fades: int
+    dry_frames: int
+    dropped_frames: int
+    overflow_frames: int
+    debt: int
+    last_callback: int
+    last_late: int
+    busy_max: int
+    busy_total: int
+
+
+_STATS = tuple(entry.name for entry in fields(BridgeStats))
+
+
+class Bridge(_Owner):
+    """The audio callback between a device and two rings.
+
+    Args:
+        config: sizes and delays.
+        inputs: ring that the callback fills.
+        outputs: ring that it empties; None if the device plays nothing.
+        wake: posted whenever `inputs` holds a hop.
+    """
+
+    #: The C function as an address, for PortAudio.
+    callback_pointer = int(ffi.cast("uintptr_t", ffi.addressof(lib, "rs_bridge_callback")))
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        inputs: Ring,
+        outputs: Ring | None = None,
+        wake: Wake | None = None,
+    ) -> None:
+        self.config = config
+        ins = inputs._handle
+        outs = ffi.NULL if outputs is None else outputs._handle
+        wakes = ffi.NULL if wake is None else wake._handle
+        made = lib.rs_bridge_new(ffi.new("rs_bridge_config *", astuple(config)), ins, outs, wakes)
+        self._handle = _own(made, lib.rs_bridge_free, "bridge", ins, outs, wakes)
+        self._stats = ffi.new("rs_bridge_stats *")
+        self._buckets = np.zeros(128, np.uint64)
+
+    @property
+    def user_data_pointer(self) -> int:
+        """What the callback wants as its last argument.  Valid until the bridge is closed."""
+        return int(ffi.cast("uintptr_t", self._handle))
+
+    def callback(
+        self, inputs: Float32 | None, outputs: Float32 | None, frames: int, flags: int = 0
+    ) -> int:
+        """Call the callback as a host would: 0 to continue, 1 when complete."""
+        none = ffi.NULL
+        source = none
+        if inputs is not None:
+            source = ffi.from_buffer(_frames(inputs, self.config.in_channels, "input"))
+        if outputs is not None and outputs is not _frames(
+            outputs, self.config.out_channels, "output"
+        ):
+            raise UsageError("the output must be float32 and contiguous")
+        target = none if outputs is None else ffi.from_buffer(outputs, require_writable=True)
+        return int(lib.rs_bridge_callback(source, target, frames, none, flags, self._handle))
+
+    def set_dry(self, gain: float) -> None:
+        """Gain of the dry signal that late blocks fade to; 0 is silence.  1 at first."""
+        lib.rs_bridge_set_dry(self._handle, gain)
+
+    def finish(self) -> None:
+        """Fade to silence over the guard, then let the callback say that it is complete."""
+        lib.rs_bridge_finish(self._handle)
+
+    @property
+    def finished(self) -> bool:
+        return bool(lib.rs_bridge_finished(self._handle))
+
+    @property
+    def debt(self) -> int:
+        """Frames that will be dropped on arrival, because their time has passed."""
+        return int(lib.rs_bridge_debt(self._handle))
+
+    def stats(self) -> BridgeStats:
+        lib.rs_bridge_read_stats(self._handle, self._stats)
+        return BridgeStats(*(int(getattr(self._stats, name)) for name in _STATS))
+
+    def busy_percentiles(self, percents: Sequence[float] = (50, 99, 99.9)) -> tuple[float, ...]:
+        """Durations in ns that so many percent of the callbacks stayed below (within 19 %)."""
+        lib.rs_bridge_read_busy(self._handle, ffi.from_buffer("uint64_t[]", self._buckets))
+        longest = self.stats().busy_max
+        running = np.cumsum(self._buckets)
+        result = []
+        for percent in percents:
+            place = int(np.searchsorted(running, percent / 100 * float(running[-1])))
+            result.append(min(2.0 ** (min(place, 127) / 4), float(longest)))
+        return tuple(result)
+
+
+@dataclass(frozen=True)
+class NullConfig:
+    """How the device without hardware behaves.
+
+    Attributes:
+        samplerate: Hz, for the clock.
+        in_channels: channels that it records; 0: none.
+        out_channels: channels that it plays; 0: none.
+        blocks: block sizes, used in turn, again and again.
+        source: what it records, `(frames, in_channels)`; None is silence.
+        loop: repeat the source, else silence follows it.
+        capture: filled with what it plays, `(frames, out_channels)`.
+        frames: stop after as many; 0: run until stopped.
+        clocked: keep the pace of the clock, else go as fast as the worker delivers.
+        priority: SCHED_FIFO priority to try for; 0: none.
+    """
+
+    samplerate: float
+    in_channels: int
+    out_channels: int
+    blocks: Sequence[int]
+    source: Float32 | None = None
+    loop: bool = False
+    capture: Float32 | None = None
+    frames: int = 0
+    clocked: bool = True
+    priority: int = 0
+
+
+class NullDevice(_Owner):
+    """A thread that calls a bridge as a sound card would.  `inputs` is the bridge's input ring."""
+
+    def __init__(self, config: NullConfig, bridge: Bridge, inputs: Ring) -> None:
+        self.config = config
+        source, capture = config.source, config.capture
+        if source is not None:
+            source = _frames(source, config.in_channels, "source")
+        if capture is not None and capture is not _frames(capture, config.out_channels, "capture"):
+            raise UsageError("the capture must be float32 and contiguous")
+        blocks = ffi.new("uint32_t[]", list(config.blocks))
+        record = ffi.NULL if source is None else ffi.from_buffer("float[]", source)
+        play = (
+            ffi.NULL
+            if capture is None
+            else ffi.from_buffer("float[]", capture, require_writable=True)
+        )
+        made = lib.rs_null_new(
+            ffi.new(
+                "rs_null_config *",
+                {
+                    "samplerate": config.samplerate,
+                    "in_channels": config.in_channels,
+                    "out_channels": config.out_channels,
+                    "blocks": blocks,
+                    "block_count": len(blocks),
+                    "source": record,
+                    "source_frames": 0 if source is None else len(source),
+                    "loop": config.loop,
+                    "capture": play,
+                    "capture_frames": 0 if capture is None else len(capture),
+                    "frames": config.frames,
+                    "clocked": config.clocked,
+                    "priority": config.priority,
+                },
+            ),
+            bridge._handle,
+            inputs._handle,
+        )
+        needs = (bridge._handle, inputs._handle, record, play)
+        self._handle = _own(made, lib.rs_null_free, "null device", *needs)
+
+    def start(self) -> None:
+        code = lib.rs_null_start(self._handle)
+        if code != 0:
+            raise OSError(code, f"null device: {os.strerror(code)}")
+
+    def stop(self) -> None:
+        """At once; returns when the thread has ended."""
+        lib.rs_null_stop(self._handle)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self.stop()
+        super().close()
+
+    @property
+    def running(self) -> bool:
+        return bool(lib.rs_null_running(self._handle))
+
+    @property
+    def position(self) -> int:
+        """Frames so far."""
+        return int(lib.rs_null_position(self._handle))
+
+
+@dataclass(frozen=True)
+class Stall:
+    """The machine did not run a real-time thread from `start` to `end` (ns)."""
+
+    start: int
+    end: int
+
+
+class Watch(_Owner):
+    """A real-time thread that notes when it wakes late, so that stalls of the machine are known.
+
+    Args:
+        period: seconds between looks.
+        threshold: seconds of lateness that count as a stall.
+        priority: SCHED_FIFO priority to try for; `realtime` says whether it was granted.
+    """
+
+    def __init__(self, period: float = 1e-3, threshold: float = 1e-3, priority: int = 90) -> None:
+        made = lib.rs_watch_new(round(period * 1e9), round(threshold * 1e9), priority)
+        self._handle = _own(made, lib.rs_watch_free, "watch")
+
+    @property
+    def realtime(self) -> bool:
+        return bool(lib.rs_watch_realtime(self._handle))
+
+    @property
+    def count(self) -> int:
+        return int(lib.rs_watch_count(self._handle))
+
+    def stalls(self) -> list[Stall]:
+        """The newest stalls, oldest first; the last 4096 are kept."""
+        room = ffi.new("rs_stall[]", 4096)
+        some = lib.rs_watch_read(self._handle, room, len(room))
+        return [Stall(int(room[i].start), int(room[i].end)) for i in range(some)]
+
+
+def now() -> int:
+    """Nanoseconds of the monotonic clock that the callback also reads."""
+    return int(lib.rs_now())
+
+
+def thread_cpu() -> int:
+    """Nanoseconds of CPU time that the calling thread has used."""
+    return int(lib.rs_thread_cpu())
+
+
+def set_realtime(priority: int) -> str | None:
+    """Real-time priority for the calling thread; None, or why not."""
+    return _reason(lib.rs_thread_realtime(priority))
+
+
+def flush_denormals() -> str | None:
+    """Denormals are zero in the calling thread from now on; None, or why not."""
+    return _reason(lib.rs_thread_flush_denormals())
+
+
+def lock_memory() -> str | None:
+    """Keep this process's pages in memory; None, or why not."""
+    return _reason(lib.rs_lock_memory())
