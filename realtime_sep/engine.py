@@ -1,6 +1,6 @@
 """The engine: a hop of the mix enters, a hop of every output bus leaves.
 
-It knows no device, no thread and no clock, and is deterministic: the same hops give the same samples,
+It knows no device, no thread and no clock, and is deterministic: equal hops give equal samples,
 live or offline.  Signal flow of one hop:
 
     input ▶ sanitise ▶ separator ▶ guard ▶ faders ▶ effects ▶ limiter ▶ "mix" bus

@@ -1,0 +1,475 @@
+"""The thing users hold: a live stream, wherever its engine runs."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+
+from realtime_sep.dsp.meters import decibels, linear, percentile
+from realtime_sep.effects import Effect
+from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
+from realtime_sep.host import TICK, Host, Opened, Plan, Records, serve
+from realtime_sep.io.device import DeviceSpec
+from realtime_sep.io.portaudio import PortAudioSpec
+from realtime_sep.native import Ring
+from realtime_sep.separators import SeparatorFactory
+from realtime_sep.types import Float32, Latency, SeparatorInfo, StreamConfig, StreamStats
+from realtime_sep.worker import BUCKET_EDGES, MAX_STEMS, read_tag
+
+#: Seconds to wait for the engine's process: it imports, compiles on its first run, loads a model.
+_OPEN_TIMEOUT = 120.0
+_STOP_TIMEOUT = 5.0
+#: Seconds between looks at the engine's messages while waiting.
+_POLL = 0.1
+#: Seconds of stems that wait for a reader of `blocks()`.
+_TAP_SECONDS = 2.0
+#: Faders that are further apart than this (dB) mean that something is to be unheard.
+_ALIKE = 6.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """One hop of separated audio.
+
+    Attributes:
+        start: frame of the input stream that this block begins with.
+        mix: `(frames, channels)`, aligned with the stems.
+        stems: the same shape each, by name; they add up to the mix.
+    """
+
+    start: int
+    mix: Float32
+    stems: dict[str, Float32]
+
+
+def open_stream(
+    separator: str | SeparatorFactory = "center",
+    *,
+    input: int | str | None = None,
+    output: int | str | None = None,
+    latency: Literal["low", "high"] | float = "low",
+    backend: DeviceSpec | None = None,
+    config: StreamConfig | None = None,
+    vocals: float = 0.0,
+    music: float = 0.0,
+    effects: tuple[str | Effect, ...] = (),
+    separator_options: Mapping[str, Any] | None = None,
+    process: bool = True,
+    tap: bool = True,
+) -> Stream:
+    """Open a live stream; audio flows from `start()` on (or within `with`).
+
+    Args:
+        separator: a name (`available_separators()`), or a class or function of an importable module
+            that makes one (`SeparatorFactory`).
+        input, output: device index, or part of its name; None: the default.
+        latency: of the device's own buffers: "low", "high" or seconds.
+        backend: what to open instead of a PortAudio device, for example `NullSpec(...)`.
+        vocals, music: faders in dB; "music" is every stem that is not "vocals".
+        effects: names or objects, on the mix bus, in this order.
+        separator_options: passed to the separator (`{"profile": "stage"}`).
+        process: run the engine in a process of its own.  False keeps it here, for notebooks and
+            tests; any other busy Python thread then makes it late (by 5 ms and more).
+        tap: make room for `blocks()`.
+
+    Raises:
+        UsageError, DeviceError, ModelError: what is asked for cannot be.
+        EngineError: the engine's process did not come up.
+    """
+    spec = backend or PortAudioSpec(input, output, latency)
+    plan = Plan(separator, spec, config or StreamConfig(), dict(separator_options or {}), effects)
+    return Stream(plan, vocals=vocals, music=music, process=process, tap=tap)
+
+
+class _Engine(Protocol):
+    """A host, here or elsewhere."""
+
+    opened: Opened
+    captured: Float32 | None
+
+    def start(self) -> Opened: ...
+    def stop(self) -> None: ...
+    def refresh(self) -> None: ...
+    def messages(self, seconds: float) -> Iterator[tuple[str, Any]]: ...
+
+
+class _Here:
+    """The host in this process."""
+
+    def __init__(self, plan: Plan, records: Records, tap: Any) -> None:
+        self._host = Host(plan, records, tap)
+        self.opened = self._host.opened
+        self.captured: Float32 | None = None
+
+    def start(self) -> Opened:
+        self._host.start()
+        return self._host.opened
+
+    def stop(self) -> None:
+        self._host.stop()
+        self.captured = self._host.captured
+
+    def refresh(self) -> None:
+        self._host.refresh()
+
+    def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
+        try:
+            ended = self._host.watch()
+        except RealtimeSepError:
+            self._host.stop(fade=False)
+            raise
+        if (notice := self._host.notice()) is not None:
+            yield "notice", notice
+        if ended:
+            yield "ended", None
+        else:
+            time.sleep(min(seconds, TICK))
+
+
+class _Elsewhere:
+    """The host in a process of its own."""
+
+    def __init__(self, plan: Plan, records: Records, tap: Any) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=serve, args=(plan, records, tap, theirs), name="realtime_sep engine", daemon=True
+        )
+        try:
+            with _main_module_hidden(unless=plan):
+                self._process.start()
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise UsageError(
+                f"the engine's process cannot be given this separator, device or effect ({error}); "
+                "define it in a module that can be imported, or open the stream with process=False"
+            ) from error
+        theirs.close()
+        self.captured: Float32 | None = None
+        self.opened: Opened = self._expect("opened", _OPEN_TIMEOUT)
+
+    def start(self) -> Opened:
+        self._pipe.send("start")
+        opened: Opened = self._expect("started", _OPEN_TIMEOUT)
+        return opened
+
+    def stop(self) -> None:
+        try:
+            self._pipe.send("stop")
+            self.captured = self._expect("closed", _STOP_TIMEOUT)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it failed before and has said so
+        finally:
+            self._process.join(_STOP_TIMEOUT)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+            self._pipe.close()
+
+    def refresh(self) -> None:
+        """The host does so by itself, every tick."""
+
+    def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
+        if self._pipe.poll(seconds):
+            yield self._receive()
+
+    def _expect(self, wanted: str, timeout: float) -> Any:
+        """The content of the next message of this kind; others are of no interest any more."""
+        deadline = time.monotonic() + timeout
+        while self._pipe.poll(max(0.0, deadline - time.monotonic())):
+            kind, content = self._receive()
+            if kind == wanted:
+                return content
+        self._process.kill()
+        raise EngineError(f"the engine's process did not answer within {timeout:.0f} s")
+
+    def _receive(self) -> tuple[str, Any]:
+        try:
+            kind, content = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(_STOP_TIMEOUT)
+            code = self._process.exitcode
+            raise EngineError(
+                f"the engine's process died (exit code {code}); "
+                "a plugin or a driver may have crashed it"
+            ) from None
+        if kind == "failed":
+            self._process.join(_STOP_TIMEOUT)
+            raise content
+        return kind, content
+
+
+@contextmanager
+def _main_module_hidden(unless: Plan) -> Iterator[None]:
+    """Keep a spawned process from importing the user's script again where nothing needs it.
+
+    With this, a plain script without `if __name__ == "__main__"` may open a stream; only one that
+    hands over a class of its own needs the guard (multiprocessing says so).
+    """
+    parts = (unless.separator, unless.device, *unless.effects)
+    if any(getattr(part, "__module__", None) == "__main__" for part in parts):
+        yield
+        return
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class Stream:
+    """A live stream.  Use it in a `with` statement, or call `start`, `stop` and `close`.
+
+    It starts once; make another one to start again.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        vocals: float = 0.0,
+        music: float = 0.0,
+        process: bool = True,
+        tap: bool = True,
+    ) -> None:
+        self._config = plan.config
+        self._records = Records()
+        memory = _tap_memory(plan.config) if tap else None
+        engine = _Elsewhere if process else _Here
+        self._engine: _Engine = engine(plan, self._records, memory)
+        self._opened = self._engine.opened
+        self._tap = Ring.attach(memory) if tap else None
+        self._state: Literal["open", "running", "ended", "closed"] = "open"
+        self._notices: list[str] = []
+        self._faders = {"vocals": vocals, "music": music}
+        self._move_faders()
+
+    # ---- life
+
+    def start(self) -> None:
+        """Let audio flow.
+
+        Raises:
+            DeviceError: the device does not start.
+        """
+        if self._state != "open":
+            raise UsageError("a stream starts once; open another one")
+        self._opened = self._engine.start()
+        self._state = "running"
+
+    def stop(self) -> None:
+        """Fade out and stop; does nothing if it does not run.  Counters and captures stay."""
+        if self._state in ("running", "ended"):
+            self._state = "closed"
+            self._engine.stop()
+
+    def close(self) -> None:
+        """Stop, and let go of everything.  Never raises for what went wrong before."""
+        state, self._state = self._state, "closed"
+        if state != "closed":
+            try:
+                self._engine.stop()
+            except RealtimeSepError as error:
+                self._notices.append(str(error))
+
+    def __enter__(self) -> Self:
+        if self._state == "open":
+            self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the device comes to its own end; it must still be stopped or closed.
+
+        Returns:
+            True if it ended, False after `timeout` seconds.
+
+        Raises:
+            DeviceError: the device is gone.
+            EngineError: the engine failed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._state == "running":
+            left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
+            if left <= 0:
+                break
+            self._attend(left)
+        return self._state == "ended"
+
+    def _attend(self, seconds: float = 0.0) -> None:
+        """Take in what the engine has to say."""
+        try:
+            for kind, content in self._engine.messages(seconds):
+                if kind == "ended":
+                    self._state = "ended"
+                elif kind == "notice":
+                    self._notices.append(content)
+        except Exception:
+            self._state = "closed"
+            raise
+
+    # ---- faders
+
+    def set(self, name: str, db: float) -> None:
+        """Move a fader, smoothly.
+
+        Args:
+            name: "vocals", "music" (every other stem), or the name of a stem.
+            db: minus infinity (silence) to +6.
+        """
+        known = {"vocals", "music", *self.info.stems}
+        if name not in known:
+            raise unknown("fader", name, known)
+        if not db <= 6:
+            raise UsageError(f"a fader goes from -inf to +6 dB, not to {db}")
+        if name == "music":
+            self._faders = {"vocals": self._faders["vocals"]}
+        self._faders[name] = db
+        self._move_faders()
+
+    def _move_faders(self) -> None:
+        faders = [self._faders.get(stem, self._faders["music"]) for stem in self.info.stems]
+        gains = [linear(db) for db in faders]
+        # Late blocks fade to the dry mix only where nothing in it is meant to be unheard.
+        alike = min(faders) > -np.inf and max(faders) - min(faders) <= _ALIKE
+        dry = self._config.fallback == "dry" or (self._config.fallback == "auto" and alike)
+        with self._records.controls.writing() as fields:
+            fields["gains"][: len(gains)] = gains
+            fields["dry"] = max(gains) if dry else 0.0
+
+    # ---- what it is and how it does
+
+    @property
+    def info(self) -> SeparatorInfo:
+        """The separator, as it is."""
+        return self._opened.info
+
+    @property
+    def latency(self) -> Latency:
+        """Delay from input to output; `latency.frames` is exact, `latency.device` is hearsay."""
+        return self._opened.latency
+
+    @property
+    def device(self) -> str:
+        """What plays, for people."""
+        return self._opened.device
+
+    @property
+    def running(self) -> bool:
+        """Whether audio flows."""
+        if self._state == "running":
+            self._attend()
+        return self._state == "running"
+
+    @property
+    def captured(self) -> Float32 | None:
+        """What a capturing null device played; known after `stop`."""
+        return self._engine.captured
+
+    def notices(self) -> list[str]:
+        """What the separator had to say since the last call, for people."""
+        if self._state == "running":
+            self._attend()
+        notices, self._notices = self._notices, []
+        return notices
+
+    @property
+    def stats(self) -> StreamStats:
+        """Counters, now."""
+        self._engine.refresh()
+        worker, bridge = self._records.counters.read(), self._records.callbacks.read()
+        controls = self._records.controls.read()
+        stems = self.info.stems
+        busy = worker["busy"]
+        peaks = [decibels(float(p)) for p in worker["peaks"][: len(stems) + 2]]
+        last = max(bridge["last_callback"], bridge["started"])
+        return StreamStats(
+            samplerate=self.info.samplerate,
+            hop=self.info.hop,
+            hops=int(worker["hops"]),
+            frames=int(bridge["frames"]),
+            callbacks=int(bridge["callbacks"]),
+            late_blocks=int(bridge["late_blocks"]),
+            fades=int(bridge["fades"]),
+            xruns=int(bridge["xruns"]),
+            dry_frames=int(bridge["dry_frames"]),
+            dropped_frames=int(bridge["dropped_frames"]),
+            overflow_frames=int(bridge["overflow_frames"]),
+            skipped_hops=int(worker["skipped_hops"]),
+            epoch=int(worker["epoch"]),
+            bad_hops=int(worker["bad_hops"]),
+            bad_input=int(worker["bad_input"]),
+            limited_hops=int(worker["limited_hops"]),
+            tap_overflow=int(worker["tap_overflow"]) if controls["tap"] else 0,
+            worker_p50=percentile(busy, BUCKET_EDGES, 0.5),
+            worker_p99=percentile(busy, BUCKET_EDGES, 0.99),
+            worker_p999=percentile(busy, BUCKET_EDGES, 0.999),
+            worker_max=float(worker["max_ns"]) * 1e-9,
+            worker_cpu=float(worker["cpu_ns"]) * 1e-9,
+            elapsed=float(bridge["now"] - bridge["started"]) * 1e-9 if bridge["started"] else 0.0,
+            callback_age=float(bridge["now"] - last) * 1e-9 if bridge["started"] else 0.0,
+            callback_max=float(bridge["busy_max"]) * 1e-9,
+            realtime=bool(worker["realtime"]),
+            input_peak=peaks[0],
+            output_peak=peaks[-1],
+            loudness=float(worker["loudness"]),
+            stem_peaks=dict(zip(stems, peaks[1:-1], strict=True)),
+        )
+
+    # ---- the stems themselves
+
+    def blocks(self) -> Iterator[Block]:
+        """The separated audio, hop by hop, while the stream runs; ends when it ends.
+
+        Reading begins with the first call of `next`.  A reader that is more than two seconds behind
+        loses blocks (`stats.tap_overflow` counts frames; `Block.start` tells where).
+
+        Raises:
+            UsageError: the stream was opened with `tap=False`.
+            DeviceError, EngineError: as `wait`.
+        """
+        if self._tap is None:
+            raise UsageError("this stream was opened with tap=False; there are no stems to read")
+        hop, stems = self.info.hop, self.info.stems
+        self._listen(True)
+        try:
+            while True:
+                view = self._tap.claim_read(hop + 1)
+                if view is None:
+                    if self._state != "running":
+                        return
+                    self._attend(hop / self.info.samplerate)
+                    continue
+                start, frames = read_tag(view[0]), view[1:].copy()
+                self._tap.commit_read(hop + 1)
+                *parts, mix = np.split(frames, len(stems) + 1, axis=1)
+                yield Block(start, mix, dict(zip(stems, parts, strict=True)))
+        finally:
+            self._listen(False)
+
+    def _listen(self, on: bool) -> None:
+        with self._records.controls.writing() as fields:
+            fields["tap"] = on
+
+
+def _tap_memory(config: StreamConfig) -> Any:
+    """Memory for the widest tap that there can be; the host lays out what it needs."""
+    frames = round(_TAP_SECONDS * (config.samplerate or 48000))
+    size = Ring.bytes_needed(frames, (MAX_STEMS + 1) * config.channels)
+    return get_context("spawn").RawArray("B", size)

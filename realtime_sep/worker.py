@@ -1,0 +1,206 @@
+"""The worker: wait, take a hop from the ring, run the engine, put the hop into the other ring.
+
+It is the one busy Python thread of its process.  What it counts goes into a shared record, what
+people turn comes from another one, so no other thread of this process is needed to watch or steer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from realtime_sep import native
+from realtime_sep.engine import Engine
+from realtime_sep.native import Bridge, Ring, Wake
+from realtime_sep.shared import SharedRecord
+from realtime_sep.types import Float32
+
+#: Most stems and buses that the shared records have room for.
+MAX_STEMS = 8
+#: Worker times are counted in buckets that grow by 2**(1/8): 9 % steps from 1 us to 4 s.
+BUCKET_EDGES = 1e-6 * 2.0 ** (np.arange(1, 177) / 8)
+#: Peak meters fall by 20 dB a second, as people are used to.
+_METER_FALL = 20.0
+
+COUNTERS = np.dtype(
+    [
+        ("hops", "u8"),
+        ("skipped_hops", "u8"),
+        ("epoch", "u8"),
+        ("bad_hops", "u8"),
+        ("bad_input", "u8"),
+        ("limited_hops", "u8"),
+        ("tap_overflow", "u8"),
+        ("cpu_ns", "u8"),
+        ("max_ns", "u8"),
+        ("loudness", "f4"),
+        ("realtime", "?"),
+        ("peaks", "f4", (2 + MAX_STEMS,)),
+        ("busy", "u8", (len(BUCKET_EDGES),)),
+    ]
+)
+
+CONTROLS = np.dtype(
+    [
+        ("gains", "f4", (MAX_STEMS,)),  # linear, one per stem
+        ("dry", "f4"),  # linear gain of what late blocks fade to
+        ("tap", "?"),  # whether anybody reads the stems
+    ]
+)
+
+
+def write_tag(row: Float32, start: int) -> None:
+    """Put a frame number into the row that precedes a hop in the tap ring."""
+    row[:2].view(np.int64)[0] = start
+
+
+def read_tag(row: Float32) -> int:
+    """The frame number that `write_tag` put there."""
+    return int(row[:2].view(np.int64)[0])
+
+
+class Worker:
+    """Runs `engine` between two rings in a thread of its own.
+
+    Args:
+        rings: input (`engine.channels` wide) and output (`engine.out_channels` wide).
+        tap: `(stems + 1) * channels` wide: every stem and the aligned mix, for whoever listens;
+            each hop is preceded by a row that carries its place in the input (`read_tag`).
+        priority: real-time priority to ask for; 0 asks for none.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rings: tuple[Ring, Ring],
+        bridge: Bridge,
+        wake: Wake,
+        counters: SharedRecord,
+        controls: SharedRecord,
+        *,
+        tap: Ring | None = None,
+        priority: int = 0,
+    ) -> None:
+        self._engine = engine
+        self._in, self._out = rings
+        self._bridge = bridge
+        self._wake = wake
+        self._counters = counters
+        self._controls = controls
+        self._tap = tap
+        self._priority = priority
+        self._samplerate = engine.separator.info.samplerate
+        self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / self._samplerate))
+        # Output of hops that come later than this would be dropped whole, and everything that the
+        # engine still remembers from before a gap with it: skipping them is the way to catch up.
+        self._hopeless = engine.latency + 2 * engine.hop
+        self._skipping = False
+        self._stop = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="realtime_sep worker", daemon=True)
+
+    def warm_up(self, hops: int = 8) -> None:
+        """Compile, load and touch everything that a hop needs, then forget it."""
+        engine = self._engine
+        rng = np.random.default_rng(0)
+        out = np.empty((engine.hop, engine.out_channels), np.float32)
+        for _ in range(hops):
+            noise = rng.uniform(-0.1, 0.1, (engine.hop, engine.channels)).astype(np.float32)
+            engine.process(noise, out)
+        engine.bad_hops = engine.bad_input = engine.limited_hops = 0
+        self._apply_controls()
+        engine.reset()
+
+    def start(self) -> None:
+        """Begin; call `warm_up` first."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the hop in work; raises what ended the thread, if something did."""
+        self._stop = True
+        self._wake.post()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the thread, if it ended by itself."""
+        return self._failure
+
+    def _run(self) -> None:
+        native.flush_denormals()
+        realtime = self._priority > 0 and native.set_realtime(self._priority) is None
+        with self._counters.writing() as fields:
+            fields["realtime"] = realtime
+        try:
+            while not self._stop:
+                self._wake.wait(0.1)
+                while not self._stop and self._work():
+                    pass
+        except BaseException as error:  # reported by whoever watches; there is nobody above
+            self._failure = error
+
+    def _work(self) -> bool:
+        """One hop, if there is one."""
+        engine, hop = self._engine, self._engine.hop
+        source = self._in.claim_read(hop)
+        if source is None:
+            return False
+        target = self._out.claim_write(hop)
+        if target is None:  # cannot be: the output ring holds all that the input ring can owe
+            time.sleep(1e-3)
+            return False
+        begin, cpu = native.now(), native.thread_cpu()
+        self._apply_controls()
+        lag = self._bridge.debt + self._out.consumed - self._out.written
+        skip = lag >= self._hopeless
+        if skip:
+            target[:] = 0
+        else:
+            engine.process(source, target)
+            if self._tap and self._controls.fields["tap"]:
+                self._write_tap()
+        # Output first: an input ring with less than a hop then means that all output is there.
+        self._out.commit_write(hop)
+        self._in.commit_read(hop)
+        self._count(skip, native.now() - begin, native.thread_cpu() - cpu)
+        return True
+
+    def _apply_controls(self) -> None:
+        controls, targets = self._controls.fields, self._engine.faders.targets
+        targets[:] = controls["gains"][: len(targets)]
+        self._bridge.set_dry(float(controls["dry"]))
+
+    def _write_tap(self) -> None:
+        assert self._tap is not None
+        engine, channels = self._engine, self._engine.channels
+        target = self._tap.claim_write(engine.hop + 1)
+        if target is None:
+            with self._counters.writing() as fields:
+                fields["tap_overflow"] += engine.hop
+            return
+        write_tag(target[0], self._in.consumed - engine.separator.info.latency)
+        for s, stem in enumerate((*engine.stems, engine.dry)):
+            target[1:, s * channels : (s + 1) * channels] = stem
+        self._tap.commit_write(engine.hop + 1)
+
+    def _count(self, skip: bool, busy: int, cpu: int) -> None:
+        engine = self._engine
+        with self._counters.writing() as fields:
+            fields["hops"] += 1
+            if skip:
+                fields["skipped_hops"] += 1
+                fields["epoch"] += not self._skipping
+            self._skipping = skip
+            fields["bad_hops"] = engine.bad_hops
+            fields["bad_input"] = engine.bad_input
+            fields["limited_hops"] = engine.limited_hops
+            fields["cpu_ns"] += cpu
+            fields["max_ns"] = max(int(fields["max_ns"]), busy)
+            fields["loudness"] = engine.loudness.value
+            peaks = fields["peaks"][: len(engine.peaks)]
+            np.maximum(engine.peaks, peaks * self._fall, out=peaks)
+            bucket = min(int(np.searchsorted(BUCKET_EDGES, busy * 1e-9)), len(BUCKET_EDGES) - 1)
+            fields["busy"][bucket] += 1
