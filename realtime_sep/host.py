@@ -155,6 +155,7 @@ class Host:
             records.counters,
             records.controls,
             tap=None if tap is None else self._place_tap(tap, engine),
+            patient=not self._device.paced,
             priority=PRIORITY if config.realtime else 0,
         )
         self._notice: str | None = None

@@ -85,7 +85,7 @@ def open_stream(
         UsageError, DeviceError, ModelError: what is asked for cannot be.
         EngineError: the engine's process did not come up.
     """
-    spec = backend or PortAudioSpec(input, output, latency)
+    spec: DeviceSpec = PortAudioSpec(input, output, latency) if backend is None else backend
     plan = Plan(separator, spec, config or StreamConfig(), dict(separator_options or {}), effects)
     return Stream(plan, vocals=vocals, music=music, process=process, tap=tap)
 
@@ -437,8 +437,9 @@ class Stream:
     def blocks(self) -> Iterator[Block]:
         """The separated audio, hop by hop, while the stream runs; ends when it ends.
 
-        Reading begins with the first call of `next`.  A reader that is more than two seconds behind
-        loses blocks (`stats.tap_overflow` counts frames; `Block.start` tells where).
+        Reading begins with this call, which may precede `start`.  A reader that is more than two
+        seconds behind loses blocks (`stats.tap_overflow` counts frames, `Block.start` tells where);
+        a free-running null device waits for it instead.
 
         Raises:
             UsageError: the stream was opened with `tap=False`.
@@ -446,18 +447,21 @@ class Stream:
         """
         if self._tap is None:
             raise UsageError("this stream was opened with tap=False; there are no stems to read")
-        hop, stems = self.info.hop, self.info.stems
         self._listen(True)
+        return self._blocks(self._tap)
+
+    def _blocks(self, tap: Ring) -> Iterator[Block]:
+        hop, stems = self.info.hop, self.info.stems
         try:
             while True:
-                view = self._tap.claim_read(hop + 1)
+                view = tap.claim_read(hop + 1)
                 if view is None:
-                    if self._state != "running":
+                    if self._state in ("ended", "closed"):
                         return
                     self._attend(hop / self.info.samplerate)
                     continue
                 start, frames = read_tag(view[0]), view[1:].copy()
-                self._tap.commit_read(hop + 1)
+                tap.commit_read(hop + 1)
                 *parts, mix = np.split(frames, len(stems) + 1, axis=1)
                 yield Block(start, mix, dict(zip(stems, parts, strict=True)))
         finally:

@@ -68,6 +68,7 @@ class Worker:
         rings: input (`engine.channels` wide) and output (`engine.out_channels` wide).
         tap: `(stems + 1) * channels` wide: every stem and the aligned mix, for whoever listens;
             each hop is preceded by a row that carries its place in the input (`read_tag`).
+        patient: wait for a slow listener of the tap (no clock is pressing) instead of dropping.
         priority: real-time priority to ask for; 0 asks for none.
     """
 
@@ -81,6 +82,7 @@ class Worker:
         controls: SharedRecord,
         *,
         tap: Ring | None = None,
+        patient: bool = False,
         priority: int = 0,
     ) -> None:
         self._engine = engine
@@ -90,6 +92,7 @@ class Worker:
         self._counters = counters
         self._controls = controls
         self._tap = tap
+        self._patient = patient
         self._priority = priority
         self._samplerate = engine.separator.info.samplerate
         self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / self._samplerate))
@@ -177,6 +180,9 @@ class Worker:
         assert self._tap is not None
         engine, channels = self._engine, self._engine.channels
         target = self._tap.claim_write(engine.hop + 1)
+        while target is None and self._patient and self._controls.fields["tap"] and not self._stop:
+            time.sleep(1e-3)
+            target = self._tap.claim_write(engine.hop + 1)
         if target is None:
             with self._counters.writing() as fields:
                 fields["tap_overflow"] += engine.hop

@@ -54,7 +54,7 @@ class NullDevice:
         self.samplerate = config.samplerate or 48000
         self.in_channels = 2 if source is None else source.shape[1]
         self.out_channels = config.channels * len(config.outputs)
-        self.blocks = spec.blocks or (config.blocksize,)
+        self.blocks: tuple[int, ...] = spec.blocks or (config.blocksize,)
         self.paced = spec.clocked
         pace = "clocked" if spec.clocked else "free-running"
         self.description = f"null device, {pace}, {self.samplerate} Hz"

@@ -98,7 +98,7 @@ class PortAudioDevice:
                 f"channels, the buses {', '.join(config.outputs)} need {self.out_channels}"
             )
         self.samplerate = int(config.samplerate or self._out["default_samplerate"])
-        self.blocks = (config.blocksize,)
+        self.blocks: tuple[int, ...] = (config.blocksize,)
         self.latency = 0
         names = [
             routed.describe(kind) if routed is not None and routed.describe(kind) else d["name"]
