@@ -152,7 +152,8 @@ void rs_bridge_free(rs_bridge *bridge);
 int rs_bridge_callback(const void *input, void *output, unsigned long frames, const void *time_info,
                        unsigned long status_flags, void *bridge);
 
-/* Gain of the dry signal in the fallback, slewed over `guard` frames; 0 is silence.  Any thread. */
+/* Gain of the dry signal in the fallback, slewed by 1 over `guard` frames; 0 is silence; 1 until this
+ * is called.  Any thread. */
 void rs_bridge_set_dry(rs_bridge *bridge, float gain);
 /* Fade to silence over `guard` frames, then complete.  Any thread. */
 void rs_bridge_finish(rs_bridge *bridge);
@@ -167,8 +168,8 @@ void rs_bridge_read_busy(const rs_bridge *bridge, uint64_t *buckets);
 /* Calls the bridge from a thread of its own, as a sound card would: at the pace of the clock, or as
  * fast as the worker delivers (the worker commits its output before it commits its input, so an
  * input ring with less than a hop means that everything possible is delivered).  A clocked device
- * that wakes more than one block late behaves like a card that ran dry: it starts its clock anew
- * and reports an xrun. */
+ * that wakes more than its largest block late behaves like a card that ran dry: it starts its clock
+ * anew and reports an xrun. */
 typedef struct rs_null rs_null;
 
 typedef struct {

@@ -92,13 +92,19 @@ static float *samples(uint64_t frames, uint32_t channels) {
     return rs_memory_new((size_t)(frames * channels) * sizeof(float));
 }
 
+/* Beyond these no audio device goes, and no size below overflows. */
+enum { MAX_BLOCK = 1 << 20, MAX_CHANNELS = 1024, MAX_LATENCY = 1 << 24 };
+
 static int valid(const rs_bridge_config *config, const rs_ring *in, const rs_ring *out) {
     const int output = config->out_channels > 0;
-    return in != NULL && config->channels > 0 && config->max_block > 0 && config->hop > 0 &&
-           config->guard > 0 && config->ceiling > 0 && isfinite(config->ceiling) &&
-           rs_ring_channels(in) == config->channels && config->latency < UINT64_C(1) << 32 &&
-           config->hop <= rs_ring_capacity(in) && (out != NULL || !output) &&
+    return in != NULL && config->max_block > 0 && config->max_block <= MAX_BLOCK &&
+           config->guard > 0 && config->guard <= MAX_BLOCK && config->latency <= MAX_LATENCY &&
+           config->in_channels <= MAX_CHANNELS && rs_ring_channels(in) == config->channels &&
+           config->hop > 0 && config->hop <= rs_ring_capacity(in) && config->ceiling > 0 &&
+           isfinite(config->ceiling) && (out != NULL || !output) &&
+           /* A block and the guard must fit, or the output could never be wet. */
            (!output || (rs_ring_channels(out) == config->out_channels &&
+                        rs_ring_capacity(out) >= (uint64_t)config->max_block + config->guard &&
                         rs_ring_write_space(out) >= config->prefill));
 }
 
@@ -120,7 +126,7 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
     bridge->out = out;
     bridge->wake = wake;
     bridge->delay_mask = delay - 1;
-    bridge->weight = config->guard;
+    bridge->weight = (uint32_t)smaller(config->guard, config->prefill);
     bridge->volume = config->guard;
     atomic_init(&bridge->dry, 1.0F);
     bridge->mapped = samples(config->max_block, config->channels);

@@ -19,6 +19,7 @@ struct rs_null {
     rs_bridge *bridge;
     const rs_ring *in;
     uint32_t *blocks;
+    uint32_t largest;
     float *input;
     float *output;
     pthread_t thread;
@@ -51,6 +52,7 @@ rs_null *rs_null_new(const rs_null_config *config, rs_bridge *bridge, const rs_r
     device->config = *config;
     device->bridge = bridge;
     device->in = in;
+    device->largest = largest;
     device->blocks = rs_memory_new(config->block_count * sizeof *device->blocks);
     device->input = rs_memory_new((size_t)largest * config->in_channels * sizeof(float));
     device->output = rs_memory_new((size_t)largest * config->out_channels * sizeof(float));
@@ -110,7 +112,8 @@ static uint64_t due(const struct pace *pace) {
     return pace->start + (uint64_t)((double)pace->frames * pace->frame_ns);
 }
 
-/* Waits until `frames` more have gone by; returns the flags of the callback that follows. */
+/* Waits until `frames` more have gone by; returns the flags of the callback that follows.  The
+ * largest block stands for the card's buffer: being later than that, it has run dry. */
 static unsigned long pass_time(rs_null *device, struct pace *pace, uint64_t frames) {
     pace->frames += frames;
     const uint64_t when = due(pace);
@@ -119,7 +122,7 @@ static unsigned long pass_time(rs_null *device, struct pace *pace, uint64_t fram
         rs_sleep_until(when - now > NAP ? now + NAP : when);
         now = rs_now();
     }
-    if (now > when && (double)(now - when) > (double)frames * pace->frame_ns) {
+    if (now > when && (double)(now - when) > (double)device->largest * pace->frame_ns) {
         pace->start = now;
         pace->frames = 0;
         return XRUN;

@@ -11,10 +11,12 @@
 
 #include "internal.h"
 
-/* The tests weaken this one to show that ThreadSanitizer would notice. */
-#ifndef RS_PUBLISH_WRITE
-#define RS_PUBLISH_WRITE memory_order_release
+/* The four orders that matter have numbers, so that a test can weaken one at a time and show that
+ * ThreadSanitizer would notice. */
+#ifndef RS_MUTANT
+#define RS_MUTANT 0
 #endif
+#define ORDER(number, order) (RS_MUTANT == (number) ? memory_order_relaxed : (order))
 
 enum { VERSION = 1, MAX_CHANNELS = 1024 };
 static const uint64_t MAGIC = 0x676e697273747221; /* also tells the byte order */
@@ -240,7 +242,8 @@ uint64_t rs_ring_claim_write(rs_ring *ring, uint64_t frames, rs_span *span) {
     const uint64_t written = atomic_load_explicit(&shared->written, memory_order_relaxed);
     uint64_t filled = written - shared->consumed_seen;
     if (filled > ring->capacity || ring->capacity - filled < frames) {
-        shared->consumed_seen = atomic_load_explicit(&shared->consumed, memory_order_acquire);
+        shared->consumed_seen =
+            atomic_load_explicit(&shared->consumed, ORDER(3, memory_order_acquire));
         filled = written - shared->consumed_seen;
     }
     const uint64_t space = filled <= ring->capacity ? ring->capacity - filled : 0;
@@ -250,7 +253,7 @@ uint64_t rs_ring_claim_write(rs_ring *ring, uint64_t frames, rs_span *span) {
 void rs_ring_commit_write(rs_ring *ring, uint64_t frames) {
     struct control *shared = ring->control;
     const uint64_t written = atomic_load_explicit(&shared->written, memory_order_relaxed);
-    atomic_store_explicit(&shared->written, written + frames, RS_PUBLISH_WRITE);
+    atomic_store_explicit(&shared->written, written + frames, ORDER(1, memory_order_release));
 }
 
 uint64_t rs_ring_claim_read(rs_ring *ring, uint64_t frames, rs_span *span) {
@@ -258,7 +261,8 @@ uint64_t rs_ring_claim_read(rs_ring *ring, uint64_t frames, rs_span *span) {
     const uint64_t consumed = atomic_load_explicit(&shared->consumed, memory_order_relaxed);
     uint64_t filled = shared->written_seen - consumed;
     if (filled > ring->capacity || filled < frames) {
-        shared->written_seen = atomic_load_explicit(&shared->written, memory_order_acquire);
+        shared->written_seen =
+            atomic_load_explicit(&shared->written, ORDER(4, memory_order_acquire));
         filled = shared->written_seen - consumed;
     }
     const uint64_t space = filled <= ring->capacity ? filled : 0;
@@ -268,7 +272,7 @@ uint64_t rs_ring_claim_read(rs_ring *ring, uint64_t frames, rs_span *span) {
 void rs_ring_commit_read(rs_ring *ring, uint64_t frames) {
     struct control *shared = ring->control;
     const uint64_t consumed = atomic_load_explicit(&shared->consumed, memory_order_relaxed);
-    atomic_store_explicit(&shared->consumed, consumed + frames, memory_order_release);
+    atomic_store_explicit(&shared->consumed, consumed + frames, ORDER(2, memory_order_release));
 }
 
 static void put(float *to, const float *from, uint64_t samples) {
