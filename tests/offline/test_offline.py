@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_block_sizes_do_not_matter(cuts: list[int], latency: int) -> None:
     audio = noise(3000, 2)
     separation = Separation(Late(44100, 2, 128, latency), 44100, 2)
     edges = [0, *sorted(cuts), len(audio)]
-    parts = [separation.process(audio[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [separation.process(audio[a:b]) for a, b in pairwise(edges)]
     joined = np.concatenate([*parts, separation.flush()], axis=1)
     np.testing.assert_array_equal(joined[0], 0.75 * audio)
 

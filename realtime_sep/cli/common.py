@@ -1,0 +1,36 @@
+"""What several commands need."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from typing import Any
+
+
+def best_model() -> str:
+    """The separator to use when none is named."""
+    return "center"
+
+
+def complain(text: str) -> None:
+    """One line for the user's eyes, beside the output."""
+    print(f"realtime-sep: {text}", file=sys.stderr)
+
+
+def to_json(value: Any) -> str:
+    """JSON of plain data and dataclasses; levels of minus infinity become null."""
+    return json.dumps(_plain(value), indent=2)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,370 @@
+"""`realtime-sep live`: what plays, separated while it plays."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from realtime_sep.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from realtime_sep.stream import Stream
+    from realtime_sep.types import StreamStats
+
+#: Display updates per second: quicker than the eye reads, slow enough to cost nothing.
+_REFRESH = 12
+#: Where both faders start when a microphone may hear the loudspeakers.
+_SAFE_START_DB = -20.0
+#: The meters' left end.
+_FLOOR_DB = -60.0
+
+_NO_MICROPHONE = (
+    "monitor", "line", "loopback", "stereo mix", "what u hear", "spdif", "digital", "virtual",
+    "blackhole", "cable", "soundflower", "null", "jack",
+)  # fmt: skip
+_NO_LOUDSPEAKER = (
+    "headphone", "headset", "earphone", "airpods", "buds", "virtual", "blackhole", "cable",
+    "soundflower", "null", "jack",
+)  # fmt: skip
+
+
+def _decibels(text: str) -> float:
+    """A fader position from what a person typed."""
+    if text.lower() in ("off", "-inf"):
+        return -math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a level; give dB, like -12, or off") from None
+    if not value <= 6:
+        raise typer.BadParameter(f"{text} dB is too loud; at most 6")
+    return value
+
+
+def live(
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="DEV",
+            help="Device to listen to: index or part of its name; null for none.",
+            show_default="the default device",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DEV",
+            help="Device to play on, likewise.",
+            show_default="the default device",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="Separator to use.", show_default="the best one"
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="NAME",
+            help="studio, live or stage: quality against delay.",
+            show_default="the separator's own",
+        ),
+    ] = None,
+    vocals: Annotated[
+        float | None,
+        typer.Option(
+            "--vocals",
+            metavar="DB",
+            parser=_decibels,
+            help="Level of the voice in dB, or off.",
+            show_default="off",
+        ),
+    ] = None,
+    music: Annotated[
+        float | None,
+        typer.Option(
+            "--music",
+            metavar="DB",
+            parser=_decibels,
+            help="Level of everything else in dB, or off.",
+            show_default="0",
+        ),
+    ] = None,
+    samplerate: Annotated[
+        int | None,
+        typer.Option(
+            "--samplerate",
+            metavar="HZ",
+            min=1000,
+            help="Sample rate.",
+            show_default="the device's own",
+        ),
+    ] = None,
+    blocksize: Annotated[
+        int, typer.Option("--blocksize", metavar="FRAMES", min=1, help="Frames per callback.")
+    ] = 256,
+    latency: Annotated[
+        str,
+        typer.Option("--latency", metavar="low|high|SECONDS", help="The device's own buffers."),
+    ] = "low",
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds", metavar="N", min=0.0, help="Stop after so long.", show_default="play on"
+        ),
+    ] = None,
+    full_level: Annotated[
+        bool,
+        typer.Option(
+            "--full-level",
+            help="Start at full level even if a microphone may hear the loudspeakers.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="No meters; print one JSON object at the end.")
+    ] = False,
+) -> None:
+    """Separate what is playing, live, until Ctrl-C.
+
+    Without `--vocals` and `--music` the voice is taken out.  To hear the voice alone:
+    `--music off`; to make it quieter, not silent: `--vocals -12`.
+    """
+    from realtime_sep.cli import common
+    from realtime_sep.io.portaudio import validate_latency
+    from realtime_sep.stream import open_stream
+    from realtime_sep.types import StreamConfig
+
+    if vocals is None:
+        vocals = -math.inf if music is None else 0.0
+    if music is None:
+        music = 0.0
+    stream = open_stream(
+        model or common.best_model(),
+        input=_device(input),
+        output=_device(output),
+        latency=validate_latency(latency),
+        backend=_null_backend(input, output),
+        config=StreamConfig(samplerate=samplerate, blocksize=blocksize),
+        vocals=vocals,
+        music=music,
+        separator_options={} if profile is None else {"profile": profile},
+        tap=False,
+    )
+    try:
+        if not full_level and may_feed_back(stream.device):
+            stream.set("music", min(music, _SAFE_START_DB))
+            stream.set("vocals", min(vocals, _SAFE_START_DB))
+            common.complain(
+                f"{stream.device}: a microphone may hear the loudspeakers and howl; starting at "
+                f"{_SAFE_START_DB:.0f} dB. Use headphones, or a monitor or line input as --input, "
+                "and then --full-level"
+            )
+        with _stop_signal() as stopped:
+            stream.start()
+            _play(stream, seconds, stopped, meters=not as_json)
+            stats = stream.stats
+            stream.stop()
+            for notice in stream.notices():
+                common.complain(notice)
+    finally:
+        stream.close()
+    if as_json:
+        typer.echo(common.to_json(report(stream, stats)))
+    else:
+        _print_summary(stream, stats)
+
+
+def _device(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _null_backend(input: str | None, output: str | None) -> Any:
+    """The null device, if that is what was asked for: silence in, nothing out, by the clock."""
+    sides = [side for side in (input, output) if side is not None]
+    if "null" not in sides:
+        return None
+    if any(side != "null" for side in sides):
+        raise UsageError("the null device stands alone: give it as input and output")
+    from realtime_sep.io.null import NullSpec
+
+    return NullSpec()
+
+
+def may_feed_back(description: str) -> bool:
+    """Whether sound may go round from output to input, by the names in "input ▶ output (...)".
+
+    Names are all there is to go by; where they tell nothing, a warning is the smaller harm.
+    """
+    source, arrow, sink = description.lower().partition("▶")
+    if not arrow or "null device" in source:
+        return False
+    return not (
+        any(word in source for word in _NO_MICROPHONE)
+        or any(word in sink for word in _NO_LOUDSPEAKER)
+    )
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask to stop, a second one insists; gives the question whether they did."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _play(
+    stream: Stream, seconds: float | None, stopped: Callable[[], bool], *, meters: bool
+) -> None:
+    """Until the device ends, the time is over, or somebody asks to stop."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    with _display(stream, meters and sys.stdout.isatty()) as update:
+        while not stopped():
+            left = end - time.monotonic()
+            if left <= 0 or stream.wait(min(left, 1 / _REFRESH)):
+                break
+            update()
+
+
+@contextmanager
+def _display(stream: Stream, visible: bool) -> Iterator[Callable[[], None]]:
+    if not visible:
+        yield lambda: None
+        return
+    from rich.live import Live
+
+    notices: list[str] = []
+    with Live(auto_refresh=False) as screen:
+
+        def update() -> None:
+            notices.extend(stream.notices())
+            screen.update(_panel(stream, stream.stats, notices), refresh=True)
+
+        update()
+        yield update
+
+
+def _panel(stream: Stream, stats: StreamStats, notices: list[str]) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    info, latency = stream.info, stream.latency
+    head = Text.assemble(
+        (f"{info.name}", "bold"),
+        f" ({info.provider})   {stream.device}   ",
+        (f"{latency.ms():.1f} ms", "bold"),
+        " latency" if latency.device else " latency, without the device's own",
+    )
+    levels = Table.grid(padding=(0, 1))
+    levels.add_row("input", _bar(stats.input_peak), _db(stats.input_peak))
+    for name, peak in stats.stem_peaks.items():
+        levels.add_row(name, _bar(peak), _db(peak))
+    levels.add_row("output", _bar(stats.output_peak), _db(stats.output_peak))
+    loudness = f"{stats.loudness:.1f} LUFS" if math.isfinite(stats.loudness) else "–"
+    counters = Text(
+        f"{stats.elapsed:7.1f} s   load {100 * stats.load:4.1f} %   "
+        f"worker p99 {1e3 * stats.worker_p99:.2f} of {1e3 * stats.hop / stats.samplerate:.1f} ms   "
+        f"late {stats.late_blocks}   xruns {stats.xruns}   "
+        f"loudness {loudness}"
+    )
+    return Group(head, levels, counters, *(Text(notice, style="yellow") for notice in notices))
+
+
+def _bar(db: float, width: int = 40) -> RenderableType:
+    from rich.text import Text
+
+    filled = round(width * min(1.0, max(0.0, 1 - db / _FLOOR_DB))) if math.isfinite(db) else 0
+    style = "red" if db > -1 else "yellow" if db > -6 else "green"
+    return Text.assemble(("█" * filled, style), ("·" * (width - filled), "dim"))
+
+
+def _db(db: float) -> str:
+    return f"{db:6.1f} dB" if math.isfinite(db) else "     – dB"
+
+
+def report(stream: Stream, stats: StreamStats) -> dict[str, Any]:
+    """Everything about a stream that has ended, as plain data."""
+    from dataclasses import asdict
+
+    latency = stream.latency
+    return {
+        "separator": asdict(stream.info),
+        "device": stream.device,
+        "latency": {
+            **asdict(latency),
+            "frames": latency.frames,
+            "total": latency.total,
+            "ms": latency.ms(),
+        },
+        "stats": {**asdict(stats), "load": stats.load},
+    }
+
+
+def _print_summary(stream: Stream, stats: StreamStats) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(summary_table(stream, stats))
+
+
+def summary_table(
+    stream: Stream, stats: StreamStats, extra: dict[str, str] | None = None
+) -> RenderableType:
+    """The figures of a stream that has ended; `extra` rows follow the latency."""
+    from rich.table import Table
+
+    latency = stream.latency
+    rate = stats.samplerate
+    hop_ms = 1e3 * stats.hop / rate
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "separator": f"{stream.info.name} ({stream.info.provider})",
+        "device": stream.device,
+        "sample rate": f"{rate} Hz",
+        "hop": f"{stats.hop} frames, {hop_ms:.2f} ms",
+        "latency": f"{latency.frames} frames, {latency.ms(latency.frames):.2f} ms"
+        + (f", and {latency.ms(latency.device):.1f} ms in the device" if latency.device else ""),
+        **(extra or {}),
+        "played": f"{stats.frames / rate:.1f} s, {stats.hops} hops",
+        "worker per hop": (
+            f"p50 {1e3 * stats.worker_p50:.3f}, p99 {1e3 * stats.worker_p99:.3f}, "
+            f"p99.9 {1e3 * stats.worker_p999:.3f}, max {1e3 * stats.worker_max:.3f} ms "
+            f"(p99 is {1e5 * stats.worker_p99 / hop_ms:.1f} % of the hop)"
+        ),
+        "load of a core": f"{100 * stats.load:.1f} %",
+        "late blocks": str(stats.late_blocks),
+        "xruns": str(stats.xruns),
+        "real-time priority": "yes" if stats.realtime else "no (see: realtime-sep doctor)",
+    }
+    if stats.bad_hops or stats.bad_input:
+        rows["mended"] = f"{stats.bad_hops} hops of the separator, {stats.bad_input} of the input"
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
