@@ -10,7 +10,9 @@ only in the process that plays.
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +20,9 @@ from realtime_sep.errors import DeviceError, UsageError, unknown
 from realtime_sep.io import pulse
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
+
+#: Seconds that closing a stream may take before it is left behind.
+_CLOSE_TIMEOUT = 1.0
 
 DeviceName = int | str | None
 
@@ -177,9 +182,19 @@ class PortAudioDevice:
 
     def stop(self) -> None:
         stream, self._stream = self._stream, None
-        if stream is not None:
+        if stream is None:
+            return
+
+        def close() -> None:
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
+
+        # A server that died can keep PortAudio waiting for ever, here and again at exit.
+        closing = threading.Thread(target=close, name="realtime_sep close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_TIMEOUT)
+        if closing.is_alive():
+            atexit.unregister(self._sd._exit_handler)
 
     @property
     def active(self) -> bool:
