@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,8 @@ VOWELS = {
     "v": (260, 1000, 2400, 3500, 4950),
 }
 BANDWIDTHS = (80, 90, 130, 160, 220)
+#: The throat's higher resonances, (Hz, bandwidth), which do not depend on the vowel.
+HIGHER = ((6000, 300), (7000, 350), (8000, 400), (9000, 450))
 
 #: Noise of consonants: band in Hz, seconds, level.
 NOISES = {
@@ -82,7 +85,7 @@ def render_song(seconds: float = 24.0) -> Song:
     random = np.random.default_rng(1)
     voice = _sing(bars, random)
     band = _play(bars, random)
-    voice = voice[:frames] * (0.85 * _rms(band) / _rms(voice))
+    voice = voice[:frames] * (0.95 * _rms(band) / _rms(voice))
     band = band[:frames]
     _fade_ends(voice)
     _fade_ends(band)
@@ -152,14 +155,14 @@ def _sing(bars: int, random: np.random.Generator) -> Signal:
         if consonant in NOISES:
             _add_noise(noise, start, NOISES[consonant], random)
 
-    pitch = _smooth(pitch, 0.035)
+    pitch = _smooth(pitch, 0.05)
     formants = np.stack([_smooth(f, 0.022) for f in formants.T], axis=1)
     level = _smooth(level, 0.012)
     drift = _smooth(random.standard_normal(points), 0.1)
     frequency = np.asarray(_hertz(pitch + 0.25 * drift))
     voice = _harmonics(frequency, level, formants)[:frames] + 1.2 * noise
     room = _reverb(voice, 0.5, random)
-    return np.stack([voice + 0.07 * room] * 2, axis=1)
+    return np.stack([voice + 0.15 * room] * 2, axis=1)
 
 
 def _smooth(signal: Signal, seconds: float) -> Signal:
@@ -193,9 +196,10 @@ def _harmonics(frequency: Signal, level: Signal, formants: Signal) -> Signal:
     for k in range(1, int(10000 / frequency.min()) + 1):
         harmonic *= turn
         hertz = k * frequency
-        gain = level / k**1.15 * np.clip((11000 - hertz) / 2000, 0, 1)
+        gain = level / k * np.clip((11000 - hertz) / 2000, 0, 1)
         response = np.ones(len(hertz), complex)
-        for centre, width in zip(formants.T, BANDWIDTHS, strict=True):
+        resonances = [*zip(formants.T, BANDWIDTHS, strict=True), *HIGHER]
+        for centre, width in resonances:
             response *= centre**2 / (centre**2 - hertz**2 + 1j * hertz * width)
         voice += (between((gain * response).astype(np.complex64)) * harmonic).imag
     return voice.ravel().astype(float)
@@ -229,8 +233,8 @@ def _play(bars: int, random: np.random.Generator) -> Signal:
         if beat % 2 == 0:
             _put(band, kick, at, 0.9)
         elif beat >= 4:
-            _put(band, snare, at, 0.30, -0.15)
-            _put(wet, snare, at, 0.10, -0.15)
+            _put(band, snare, at, 0.20, -0.15)
+            _put(wet, snare, at, 0.06, -0.15)
         for half in (0, 1):
             _put(band, hat, at + half * BEAT / 2, 0.10 + 0.05 * half, 0.55)
 
@@ -240,7 +244,7 @@ def _play(bars: int, random: np.random.Generator) -> Signal:
             _put(band, _bass(root), bar * BAR + step * BEAT, 0.42)
         for note in chord:
             for side, detune in ((-0.9, -0.06), (0.9, 0.06)):
-                pad = _pad(note + detune, random)
+                pad = _pad(note, detune)
                 _put(band, pad, bar * BAR, 0.035, side)
                 _put(wet, pad, bar * BAR, 0.02, -side)
         for eighth in range(8):
@@ -251,7 +255,7 @@ def _play(bars: int, random: np.random.Generator) -> Signal:
             _put(wet, pluck, bar * BAR + eighth * BEAT / 2, 0.12, -0.5 * side)
 
     left, right = (_reverb(wet[:, side], 1.3, random) for side in (0, 1))
-    return band + 0.25 * np.stack([left, right], axis=1)
+    return band + 0.5 * np.stack([left, right], axis=1)
 
 
 def _put(target: Signal, sound: Signal, start: float, level: float, side: float = 0.0) -> None:
@@ -284,6 +288,7 @@ def _hat(random: np.random.Generator) -> Signal:
     return _band(random.standard_normal(len(t)), 7000, 16000) * np.exp(-t / 0.025)
 
 
+@cache
 def _bass(semitones: float) -> Signal:
     t = _seconds(0.62)
     phase = 2 * np.pi * float(_hertz(semitones - 24)) * t
@@ -292,13 +297,15 @@ def _bass(semitones: float) -> Signal:
     return np.asarray(tone * ends)
 
 
-def _pad(semitones: float, random: np.random.Generator) -> Signal:
+@cache
+def _pad(semitones: float, detune: float) -> Signal:
     t = _seconds(BAR + 0.3)
-    phase = 2 * np.pi * float(_hertz(semitones)) * t + random.uniform(0, 2 * np.pi)
+    phase = 2 * np.pi * float(_hertz(semitones + detune)) * t + 40 * detune
     tone = sum(np.sin(k * phase) / k**1.3 for k in range(1, 8))
     return np.asarray(tone * np.minimum(t / 0.5, 1) * np.clip((BAR + 0.3 - t) / 0.5, 0, 1))
 
 
+@cache
 def _pluck(semitones: float) -> Signal:
     t = _seconds(0.8)
     phase = 2 * np.pi * float(_hertz(semitones)) * t
@@ -322,7 +329,8 @@ def _reverb(dry: Signal, seconds: float, random: np.random.Generator) -> Signal:
     """A room: convolution with decaying noise."""
     t = _seconds(seconds)
     tail = random.standard_normal(len(t)) * 10 ** (-3 * t / seconds) * np.minimum(t / 0.01, 1)
-    tail = _band(tail, 250, 5000) * 0.05
+    tail = _band(tail, 250, 5000)
+    tail /= np.sqrt(np.sum(tail**2))
     size = 1 << (len(dry) + len(tail) - 1).bit_length()
     spectrum = np.fft.rfft(dry, size) * np.fft.rfft(tail, size)
     return np.fft.irfft(spectrum, size)[: len(dry)]

@@ -177,7 +177,7 @@ def live(
             )
         with _stop_signal() as stopped:
             stream.start()
-            _play(stream, seconds, stopped, meters=not as_json)
+            play(stream, seconds, stopped, meters=not as_json)
             stats = stream.stats
             stream.stop()
             for notice in stream.notices():
@@ -238,10 +238,18 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _play(
-    stream: Stream, seconds: float | None, stopped: Callable[[], bool], *, meters: bool
+def play(
+    stream: Stream,
+    seconds: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    meters: bool = True,
 ) -> None:
-    """Until the device ends, the time is over, or somebody asks to stop."""
+    """Let a started stream play until it ends, the time is over, or somebody asks to stop.
+
+    Args:
+        meters: show them, if there is a terminal to show them on.
+    """
     end = math.inf if seconds is None else time.monotonic() + seconds
     with _display(stream, meters and sys.stdout.isatty()) as update:
         while not stopped():
@@ -351,11 +359,17 @@ def summary_table(
         + (f", and {latency.ms(latency.device):.1f} ms in the device" if latency.device else ""),
         **(extra or {}),
         "played": f"{stats.frames / rate:.1f} s, {stats.hops} hops",
-        "worker per hop": (
-            f"p50 {1e3 * stats.worker_p50:.3f}, p99 {1e3 * stats.worker_p99:.3f}, "
-            f"p99.9 {1e3 * stats.worker_p999:.3f}, max {1e3 * stats.worker_max:.3f} ms "
-            f"(p99 is {1e5 * stats.worker_p99 / hop_ms:.1f} % of the hop)"
-        ),
+        "worker per hop": " · ".join(
+            f"{name} {1e3 * seconds:.3f}"
+            for name, seconds in (
+                ("p50", stats.worker_p50),
+                ("p99", stats.worker_p99),
+                ("p99.9", stats.worker_p999),
+                ("max", stats.worker_max),
+            )
+        )
+        + " ms",
+        "p99 of the hop": f"{1e5 * stats.worker_p99 / hop_ms:.1f} %",
         "load of a core": f"{100 * stats.load:.1f} %",
         "late blocks": str(stats.late_blocks),
         "xruns": str(stats.xruns),
