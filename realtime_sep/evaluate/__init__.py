@@ -1,0 +1,1 @@
+"""`realtime-sep evaluate`: how well separators separate songs whose stems are known."""
