@@ -57,6 +57,13 @@ def _frames(array: Float32, channels: int, what: str) -> Float32:
     return ready
 
 
+def _writable(array: Float32, channels: int, what: str) -> Any:
+    """The memory of `array`, for C to write to; never that of a copy."""
+    if _frames(array, channels, what) is not array:
+        raise UsageError(f"{what} must be float32 and contiguous")
+    return ffi.from_buffer("float[]", array, require_writable=True)
+
+
 class _Owner:
     """Something with a C counterpart, usable in a `with` statement."""
 
@@ -319,16 +326,15 @@ class Bridge(_Owner):
         self, inputs: Float32 | None, outputs: Float32 | None, frames: int, flags: int = 0
     ) -> int:
         """Call the callback as a host would: 0 to continue, 1 when complete."""
-        none = ffi.NULL
-        source = none
+        source = target = ffi.NULL
         if inputs is not None:
-            source = ffi.from_buffer(_frames(inputs, self.config.in_channels, "input"))
-        if outputs is not None and outputs is not _frames(
-            outputs, self.config.out_channels, "output"
-        ):
-            raise UsageError("the output must be float32 and contiguous")
-        target = none if outputs is None else ffi.from_buffer(outputs, require_writable=True)
-        return int(lib.rs_bridge_callback(source, target, frames, none, flags, self._handle))
+            inputs = _frames(inputs, self.config.in_channels, "input")
+            source = ffi.from_buffer(inputs)
+        if outputs is not None:
+            target = _writable(outputs, self.config.out_channels, "output")
+        if any(array is not None and len(array) < frames for array in (inputs, outputs)):
+            raise UsageError(f"an array has fewer than {frames} frames")
+        return int(lib.rs_bridge_callback(source, target, frames, ffi.NULL, flags, self._handle))
 
     def set_dry(self, gain: float) -> None:
         """Gain of the dry signal that late blocks fade to; 0 is silence.  1 at first."""
@@ -398,17 +404,13 @@ class NullDevice(_Owner):
     def __init__(self, config: NullConfig, bridge: Bridge, inputs: Ring) -> None:
         self.config = config
         source, capture = config.source, config.capture
+        record = play = ffi.NULL
         if source is not None:
             source = _frames(source, config.in_channels, "source")
-        if capture is not None and capture is not _frames(capture, config.out_channels, "capture"):
-            raise UsageError("the capture must be float32 and contiguous")
+            record = ffi.from_buffer("float[]", source)
+        if capture is not None:
+            play = _writable(capture, config.out_channels, "capture")
         blocks = ffi.new("uint32_t[]", list(config.blocks))
-        record = ffi.NULL if source is None else ffi.from_buffer("float[]", source)
-        play = (
-            ffi.NULL
-            if capture is None
-            else ffi.from_buffer("float[]", capture, require_writable=True)
-        )
         made = lib.rs_null_new(
             ffi.new(
                 "rs_null_config *",

@@ -271,6 +271,7 @@ static int play(rs_bridge *bridge, float *output, uint64_t frames) {
     bridge->lacking -= dropped;
     add(&bridge->dropped_frames, dropped);
 
+    /* More may have come since; while anything is owed it is of the past as well. */
     uint64_t left = rs_ring_claim_read(bridge->out, frames + config->guard, &span);
     const int enough = bridge->lacking == 0 && left >= frames + config->guard;
     const int late = !enough && bridge->weight > 0;

@@ -1,6 +1,5 @@
 /* A device without hardware: a thread that calls the bridge as a sound card's driver would. */
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -40,7 +39,7 @@ rs_null *rs_null_new(const rs_null_config *config, rs_bridge *bridge, const rs_r
         }
     }
     if (sum == 0 || bridge == NULL || in == NULL ||
-        !(config->samplerate >= 1 && isfinite(config->samplerate)) ||
+        !(config->samplerate >= 1 && config->samplerate <= 1e9) ||
         (config->loop && config->source != NULL && config->source_frames == 0)) {
         errno = EINVAL;
         return NULL;

@@ -143,7 +143,7 @@ static void missing_sides_are_silence(void) {
 
 /* The worker sleeps while the input ring overflows, then reads on: frame n is in place n or silent. */
 static void lost_input_keeps_its_place(void) {
-    enum { MAX = 32, CAPACITY = 256 };
+    enum { MAX = 32, CAPACITY = 1024 };
     const rs_bridge_config config = {1, 1, 0, MAX, 64, 64, 0, 0, 1.0F};
     uint64_t seed = 11;
     for (int trial = 0; trial < 50; trial++) {
@@ -152,7 +152,7 @@ static void lost_input_keeps_its_place(void) {
         uint64_t position = 0;
         uint64_t seen = 0;
         uint64_t lost = 0;
-        const int calls = 400;
+        const int calls = 1000;
         for (int call = 0; call < calls; call++) {
             const uint64_t frames = pick(&seed, 4 * MAX);
             float *input = array(frames);
@@ -164,14 +164,14 @@ static void lost_input_keeps_its_place(void) {
             CHECK(rs_ring_written(in) - before <= frames + 8 * MAX);
             free(input);
             position += frames;
-            const int awake = call > calls - 50 || (call / 20) % 2 == trial % 2;
+            const int awake = call > calls - 100 || (call / 60) % 2 == trial % 2;
             uint64_t wish = awake ? pick(&seed, 2 * CAPACITY) : 0;
             for (float sample; wish > 0 && rs_ring_read(in, &sample, 1) == 1; wish--, seen++) {
                 lost += sample == 0;
                 CHECK(sample == 0 || sample == 1 + unit(seen));
             }
         }
-        for (int call = 0; call < 8; call++) {
+        for (int call = 0; call < 16; call++) {
             float sample;
             for (; rs_ring_read(in, &sample, 1) == 1; seen++) {
                 lost += sample == 0;

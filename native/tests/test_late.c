@@ -94,12 +94,14 @@ static void callback(scene *s, uint64_t frames, int watch_late) {
 
     CHECK(rs_bridge_callback(input, output, frames, NULL, 0, s->bridge) == 0);
 
+    int falling = 0;
     for (uint64_t i = 0; i < frames; i++) {
         const uint64_t n = s->position + i;
         const float *frame = output + i * BUSES;
         const uint64_t weight = weight_of(s, n, frame);
         CHECK(weight <= s->weight + 1 && s->weight <= weight + 1);
         no_click(s, n, frame);
+        falling = weight < s->weight;
         s->fades += weight < s->weight && !s->fell;
         s->turned += weight < s->weight && !s->fell && s->weight < s->config.guard;
         s->fell = weight < s->weight || (s->fell && weight == s->weight);
@@ -110,6 +112,8 @@ static void callback(scene *s, uint64_t frames, int watch_late) {
     s->position += frames;
     /* The way down is always there to be walked. */
     CHECK(rs_ring_read_space(s->out) >= s->weight);
+    /* And not a frame before it must be. */
+    CHECK(!falling || rs_ring_read_space(s->out) == s->weight);
     CHECK(rs_ring_consumed(s->out) + rs_bridge_debt(s->bridge) == s->position);
 
     rs_bridge_stats stats;
@@ -201,7 +205,7 @@ static void trial(uint64_t seed) {
     rs_bridge_stats stats;
     rs_bridge_read_stats(s.bridge, &stats);
     CHECK(rs_ring_consumed(s.out) == s.position);
-    for (int i = 0; i < 200; i++) { /* the rest of the owed silence */
+    for (int i = 0; i < 20000 && rs_ring_written(s.in) < s.position; i++) { /* what is owed */
         callback(&s, max, !oversize);
         work(&s, UINT64_MAX);
     }

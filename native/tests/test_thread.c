@@ -52,7 +52,7 @@ static void clocks(void) {
     for (int i = 0; i < 3000000; i++) {
         sum += 1;
     }
-    CHECK(rs_thread_cpu() > cpu);
+    CHECK(sum > 0 && rs_thread_cpu() > cpu);
     CHECK(rs_thread_realtime(100000) != 0);
     const int error = rs_thread_flush_denormals();
     volatile float tiny = 1e-38F;
