@@ -1,0 +1,1 @@
+"""Models as files: what they say of themselves, which are installed, and whether to trust them."""
