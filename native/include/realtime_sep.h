@@ -22,8 +22,8 @@ typedef struct {
 } rs_span;
 
 /* At least `frames` of capacity, rounded up to a power of two (and, for a mirrored ring, to whole
- * pages).  `mirror` asks for the storage to be mapped twice in a row; where the platform cannot, the
- * ring is a plain one: ask rs_ring_mirrored(). */
+ * pages).  `mirror` asks for the storage to be mapped twice in a row; where the platform cannot,
+ * the ring is a plain one: ask rs_ring_mirrored(). */
 rs_ring *rs_ring_new(uint64_t frames, uint32_t channels, int mirror);
 
 /* The same ring in memory that several processes share: `rs_ring_bytes` tells how much is needed,
@@ -70,17 +70,20 @@ void rs_wake_post(rs_wake *wake); /* [rt] */
 /* 1 if posted (all posts so far are taken at once), 0 after `seconds`. */
 int rs_wake_wait(rs_wake *wake, double seconds);
 
-/* ---- thread.c: what a thread asks of the operating system ------------------------------------- */
+/* ---- thread.c: what a thread asks of the operating system ---------------------------------- */
 
 uint64_t rs_now(void);
 /* CPU time used by the calling thread. */
 uint64_t rs_thread_cpu(void);
-/* SCHED_FIFO (or the platform's nearest) for the calling thread; 0 or an errno. */
+/* SCHED_FIFO (or the platform's nearest) for the calling thread, not for what it starts afterwards;
+ * 0 or an errno. */
 int rs_thread_realtime(int priority);
 /* Denormals are zero in the calling thread from now on; 0 or ENOTSUP. */
 int rs_thread_flush_denormals(void);
 /* Keep the pages that the process has and will have in memory; 0 or an errno. */
 int rs_lock_memory(void);
+
+/* ---- watch.c: when did the machine itself stall? ------------------------------------------- */
 
 /* A real-time thread that sleeps `period` ns again and again and notes when it wakes more than
  * `threshold` ns late: the machine stalled, nobody else is to blame. */
@@ -100,17 +103,18 @@ uint64_t rs_watch_read(const rs_watch *watch, rs_stall *stalls, uint64_t room);
 /* ---- bridge.c: the PortAudio callback -------------------------------------------------------- */
 
 /* Moves frames between a device and two rings.  The input ring carries `channels`, the output ring
- * `out_channels`; the output ring is filled with `prefill` frames of silence when the bridge is made.
+ * `out_channels`; the output ring is filled with `prefill` frames of silence when the bridge is
+ * made, and must have room for a largest block and the guard.
  *
- * Lateness.  `guard` finished frames are always held back, so that when the worker has not delivered
- * in time there is something left to fade: over `guard` frames to the dry signal (the input delayed
- * by `latency` frames, times the dry gain, clipped at `ceiling`, on the first `channels` output
- * channels; silence on the others).  Frames that the worker delivers after their time are dropped
- * (the debt), so latency never changes; once the debt is paid and the ring holds a block and the
- * guard again, the output fades back over `guard` frames.
+ * Lateness.  `guard` finished frames are always held back, so that when the worker has not
+ * delivered in time there is something left to fade: over `guard` frames to the dry signal (the
+ * input delayed by `latency` frames, times the dry gain, clipped at `ceiling`, on the first
+ * `channels` output channels; silence on the others).  Frames that the worker delivers after their
+ * time are dropped (the debt), so latency never changes; once the debt is paid and the ring holds a
+ * block and the guard again, the output fades back over `guard` frames.
  *
- * Overflow.  Input that finds the ring full is owed as silence and written as soon as there is room,
- * so the timeline never shifts. */
+ * Overflow.  Input that finds the ring full is owed as silence and written as soon as there is
+ * room, so the timeline never shifts. */
 typedef struct rs_bridge rs_bridge;
 
 typedef struct {
@@ -119,8 +123,8 @@ typedef struct {
                               several to one are averaged */
     uint32_t out_channels; /* of the device and of the output ring; 0: no output, nothing is read */
     uint32_t max_block;    /* largest block that the host will ask for */
-    uint32_t hop;          /* frames that the worker takes at once: the wake is posted when the input
-                              ring holds as many */
+    uint32_t hop; /* frames that the worker takes at once: the wake is posted when the input
+                     ring holds as many */
     uint32_t guard;
     uint64_t prefill;
     uint64_t latency;
@@ -129,31 +133,31 @@ typedef struct {
 
 typedef struct {
     uint64_t callbacks;
-    uint64_t frames;           /* through the device so far */
-    uint64_t xruns_in;         /* reported by the host: input overflow or underflow */
-    uint64_t xruns_out;        /* reported by the host: output overflow or underflow */
-    uint64_t late_blocks;      /* callbacks that found less than a block and the guard, while wet */
-    uint64_t fades;            /* times that the output began to leave the wet signal */
-    uint64_t dry_frames;       /* played without any wet part */
-    uint64_t dropped_frames;   /* delivered after their time */
-    uint64_t overflow_frames;  /* input lost because the ring was full */
-    uint64_t debt;             /* frames that will be dropped on arrival, now */
-    uint64_t last_callback;    /* when, in ns */
-    uint64_t last_late;        /* when, in ns; 0: never */
-    uint64_t busy_max;         /* longest callback, ns */
-    uint64_t busy_total;       /* ns spent in all callbacks */
+    uint64_t frames;          /* through the device so far */
+    uint64_t xruns_in;        /* reported by the host: input overflow or underflow */
+    uint64_t xruns_out;       /* reported by the host: output overflow or underflow */
+    uint64_t late_blocks;     /* callbacks that found less than a block and the guard, while wet */
+    uint64_t fades;           /* times that the output began to leave the wet signal */
+    uint64_t dry_frames;      /* played without any wet part */
+    uint64_t dropped_frames;  /* delivered after their time */
+    uint64_t overflow_frames; /* input lost because the ring was full */
+    uint64_t debt;            /* frames that will be dropped on arrival, now */
+    uint64_t last_callback;   /* when, in ns */
+    uint64_t last_late;       /* when, in ns; 0: never */
+    uint64_t busy_max;        /* longest callback, ns */
+    uint64_t busy_total;      /* ns spent in all callbacks */
 } rs_bridge_stats;
 
 rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *out, rs_wake *wake);
 void rs_bridge_free(rs_bridge *bridge);
 
-/* The callback itself, of PortAudio's type (PaStreamCallback).  Returns 0 (continue), or 1 (complete)
- * once rs_bridge_finish has faded to silence.  [rt] */
+/* The callback itself, of PortAudio's type (PaStreamCallback).  Returns 0 (continue), or 1
+ * (complete) once rs_bridge_finish has faded to silence.  [rt] */
 int rs_bridge_callback(const void *input, void *output, unsigned long frames, const void *time_info,
                        unsigned long status_flags, void *bridge);
 
-/* Gain of the dry signal in the fallback, slewed by 1 over `guard` frames; 0 is silence; 1 until this
- * is called.  Any thread. */
+/* Gain of the dry signal in the fallback, slewed by 1 over `guard` frames; 0 is silence; 1 until
+ * this is called.  Any thread. */
 void rs_bridge_set_dry(rs_bridge *bridge, float gain);
 /* Fade to silence over `guard` frames, then complete.  Any thread. */
 void rs_bridge_finish(rs_bridge *bridge);

@@ -5,7 +5,7 @@
  *
  *   - as long as the weight is above 0, the output ring holds at least `weight` frames after every
  *     frame played, so the way down to dry is always there to be walked;
- *   - `debt` is how far playing ran ahead of the ring: (frames played) - (frames taken from it).  It
+ *   - `debt` is how far playing ran ahead of the ring: (frames played) - (frames taken from it). It
  *     grows only at weight 0, and the weight rises only at debt 0, so a finished frame is played at
  *     its own time or not at all, and latency cannot change. */
 #include <errno.h>
@@ -43,7 +43,8 @@ struct rs_bridge {
     uint64_t delay_mask;
     float *nowhere; /* takes the output that a host does not want */
     uint64_t position;
-    uint64_t owed; /* frames of silence still to be written to the input ring */
+    uint64_t owed;    /* frames of silence still to be written to the input ring */
+    uint32_t entry;   /* of `guard`: rises from 0 when input follows owed silence, so as not to click */
     uint64_t lacking; /* the debt, before it is published */
     uint32_t weight;
     uint32_t volume; /* of `guard`: falls to 0 once finishing */
@@ -128,6 +129,7 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
     bridge->delay_mask = delay - 1;
     bridge->weight = (uint32_t)smaller(config->guard, config->prefill);
     bridge->volume = config->guard;
+    bridge->entry = config->guard;
     atomic_init(&bridge->dry, 1.0F);
     bridge->mapped = samples(config->max_block, config->channels);
     if (config->out_channels > 0) {
@@ -159,7 +161,7 @@ uint32_t rs_bridge_hop(const rs_bridge *bridge) {
     return bridge->config.hop;
 }
 
-/* ---- input ------------------------------------------------------------------------------------ */
+/* ---- input --------------------------------------------------------------------------------- */
 
 /* The device's channels become the ring's. */
 static void map(const rs_bridge *bridge, const float *input, uint64_t frames) {
@@ -190,13 +192,21 @@ static void map(const rs_bridge *bridge, const float *input, uint64_t frames) {
 
 /* Frames enter the ring in their order, so while silence is owed new frames must be owed too. */
 static void record(rs_bridge *bridge, uint64_t frames, uint64_t *patience) {
-    const uint64_t silence =
-        rs_ring_write(bridge->in, NULL, smaller(bridge->owed, *patience));
+    const uint64_t silence = rs_ring_write(bridge->in, NULL, smaller(bridge->owed, *patience));
     *patience -= silence;
     bridge->owed -= silence;
+    const uint32_t guard = bridge->config.guard;
+    const uint32_t channels = bridge->config.channels;
+    for (uint64_t i = 0; bridge->owed == 0 && bridge->entry < guard && i < frames; i++) {
+        const float share = (float)bridge->entry++ / (float)guard;
+        for (uint32_t c = 0; c < channels; c++) {
+            bridge->mapped[i * channels + c] *= share;
+        }
+    }
     const uint64_t written =
         bridge->owed > 0 ? 0 : rs_ring_write(bridge->in, bridge->mapped, frames);
     bridge->owed += frames - written;
+    bridge->entry = bridge->owed > 0 ? 0 : bridge->entry;
     add(&bridge->overflow_frames, frames - written);
 }
 
@@ -211,7 +221,7 @@ static void remember(rs_bridge *bridge, uint64_t frames) {
            (size_t)((frames - first) * channels) * sizeof(float));
 }
 
-/* ---- output ----------------------------------------------------------------------------------- */
+/* ---- output -------------------------------------------------------------------------------- */
 
 static float stepped(float value, float target, float step) {
     const float difference = target - value;
@@ -233,8 +243,7 @@ static void blend(const rs_bridge *bridge, const float *wet, uint64_t position, 
     const uint64_t place = (position - config->latency) & bridge->delay_mask;
     const float *dry = bridge->delayed + place * config->channels;
     for (uint32_t c = 0; c < config->out_channels; c++) {
-        const float other =
-            c < config->channels ? clean(dry[c], bridge->gain, config->ceiling) : 0;
+        const float other = c < config->channels ? clean(dry[c], bridge->gain, config->ceiling) : 0;
         output[c] = bridge->weight > 0 ? wet[c] * share + other * (1 - share) : other;
     }
 }
@@ -313,11 +322,11 @@ static int play(rs_bridge *bridge, float *output, uint64_t frames) {
     return late;
 }
 
-/* ---- the callback ----------------------------------------------------------------------------- */
+/* ---- the callback -------------------------------------------------------------------------- */
 
 /* Quarter octaves: 2^(1/4), 2^(2/4) and 2^(3/4), with the top bit standing for 1. */
-static const uint64_t QUARTERS[] = {
-    UINT64_C(0x9837f0518db8a970), UINT64_C(0xb504f333f9de6485), UINT64_C(0xd744fccad69d6af5)};
+static const uint64_t QUARTERS[] = {UINT64_C(0x9837f0518db8a970), UINT64_C(0xb504f333f9de6485),
+                                    UINT64_C(0xd744fccad69d6af5)};
 
 static unsigned bucket(uint64_t nanoseconds) {
     if (nanoseconds == 0) {
@@ -377,10 +386,12 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
     for (uint64_t done = 0; done < frames;) {
         const uint64_t block = smaller(frames - done, config->max_block);
         map(bridge, from, block);
+        if (config->out_channels > 0) {
+            remember(bridge, block);
+        }
         record(bridge, block, &patience);
         if (config->out_channels > 0) {
             float *played = to != NULL ? to : bridge->nowhere;
-            remember(bridge, block);
             late |= play(bridge, played, block);
             if (finishing) {
                 fall_silent(bridge, played, block);
@@ -403,7 +414,7 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
     return 0;
 }
 
-/* ---- from outside ----------------------------------------------------------------------------- */
+/* ---- from outside -------------------------------------------------------------------------- */
 
 void rs_bridge_set_dry(rs_bridge *bridge, float gain) {
     const float sane = gain >= 0 && gain <= FLT_MAX ? gain : 0;

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Everything is compiled with hidden symbols; in a shared library the interface alone is visible. */
+/* Everything is compiled with hidden symbols; a shared library shows the interface alone. */
 #if defined(RS_SHARED) && !defined(_WIN32)
 #pragma GCC visibility push(default)
 #endif

@@ -145,8 +145,7 @@ static void *run(void *argument) {
         (void)rs_thread_realtime(config->priority);
     }
     struct pace pace = {rs_now(), 0, 1e9 / config->samplerate};
-    while (!stopped(device) && result == 0 &&
-           (config->frames == 0 || position < config->frames)) {
+    while (!stopped(device) && result == 0 && (config->frames == 0 || position < config->frames)) {
         uint64_t frames = device->blocks[device->turn++ % config->block_count];
         if (config->frames != 0 && frames > config->frames - position) {
             frames = config->frames - position;

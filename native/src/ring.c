@@ -1,6 +1,6 @@
 /* A lock-free ring of frames for one producer thread and one consumer thread.
  *
- * Both counters run freely, so full and empty differ and a counter is a place on the timeline.  Each
+ * Both counters run freely, so full and empty differ and a counter is a place on the timeline. Each
  * side keeps its own counter and its last look at the other's on a line of its own; it looks again
  * only when the last look does not suffice.  A counter is published by a release store and seen by
  * an acquire load: whoever sees the counter sees the frames.  There are no fences, which

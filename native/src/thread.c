@@ -46,9 +46,10 @@ void rs_sleep_until(uint64_t when) {
     }
 }
 
+/* What the thread starts later is not as urgent as the thread itself. */
 int rs_thread_realtime(int priority) {
     const struct sched_param parameter = {.sched_priority = priority};
-    return pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameter);
+    return pthread_setschedparam(pthread_self(), SCHED_FIFO | SCHED_RESET_ON_FORK, &parameter);
 }
 
 int rs_lock_memory(void) {
@@ -131,8 +132,8 @@ void rs_sleep_until(uint64_t when) {
     if (when <= now) {
         return;
     }
-    const HANDLE timer = CreateWaitableTimerExW(NULL, NULL, CREATE_WAITABLE_TIMER_HIGH_RESOLUTION,
-                                                TIMER_ALL_ACCESS);
+    const HANDLE timer =
+        CreateWaitableTimerExW(NULL, NULL, CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, TIMER_ALL_ACCESS);
     LARGE_INTEGER span = {.QuadPart = -(LONGLONG)((when - now + 99) / 100)};
     if (timer != NULL && SetWaitableTimer(timer, &span, 0, NULL, NULL, FALSE)) {
         WaitForSingleObject(timer, INFINITE);

@@ -5,8 +5,8 @@
 
 #include "internal.h"
 
-/* The thread writes without asking whether anyone reads.  Twice as many places as are ever read keep
- * the one being written far from those being read. */
+/* The thread writes without asking whether anyone reads.  Twice as many places as are ever read
+ * keep the one being written far from those being read. */
 enum { KEPT = 4096, PLACES = 2 * KEPT };
 
 struct rs_watch {

@@ -1,5 +1,5 @@
-/* The callback against hostile hosts, with arrays of exactly the size that the host promises, so that
- * AddressSanitizer sees every step beside them. */
+/* The callback against hostile hosts, with arrays of exactly the size that the host promises, so
+ * that AddressSanitizer sees every step beside them. */
 #include <errno.h>
 #include <float.h>
 
@@ -131,7 +131,8 @@ static void missing_sides_are_silence(void) {
     CHECK(rs_bridge_callback(NULL, NULL, 64, NULL, 0x4, bridge) == 0);
     CHECK(rs_bridge_callback(NULL, NULL, 64, NULL, 0x10, bridge) == 0);
     CHECK(rs_bridge_callback(NULL, NULL, 0, NULL, 0, bridge) == 0);
-    CHECK(rs_ring_written(in) == 4 * 64 && rs_ring_consumed(out) + rs_bridge_debt(bridge) == 4 * 64);
+    CHECK(rs_ring_written(in) == 4 * 64 &&
+          rs_ring_consumed(out) + rs_bridge_debt(bridge) == 4 * 64);
     rs_bridge_stats stats;
     rs_bridge_read_stats(bridge, &stats);
     CHECK(stats.xruns_in == 2 && stats.xruns_out == 2 && stats.callbacks == 5);
@@ -141,7 +142,7 @@ static void missing_sides_are_silence(void) {
     rs_ring_free(out);
 }
 
-/* The worker sleeps while the input ring overflows, then reads on: frame n is in place n or silent. */
+/* The worker sleeps while the input ring overflows, then reads on: frame n is in its place or silent. */
 static void lost_input_keeps_its_place(void) {
     enum { MAX = 32, CAPACITY = 1024 };
     const rs_bridge_config config = {1, 1, 0, MAX, 64, 64, 0, 0, 1.0F};

@@ -1,9 +1,9 @@
 /* Lateness, by property: whatever the worker does, the output is an honest blend.
  *
  * The wet signal lies in [0.5, 1), the dry in (-1, -0.5], both without any pattern, so each output
- * frame tells its own weight; a frame played at the wrong time would give one that is no whole number
- * of steps.  Nothing here knows how the bridge decides: it states what must hold of any decision, and
- * what the counters then have to say. */
+ * frame tells its own weight; a frame played at the wrong time would give one that is no whole
+ * number of steps.  Nothing here knows how the bridge decides: it states what must hold of any
+ * decision, and what the counters then have to say. */
 #include "check.h"
 
 enum { CHANNELS = 2, BUSES = 3 };
@@ -165,8 +165,8 @@ static void trial(uint64_t seed) {
     const uint32_t largest = oversize ? 3 * max : max;
     const int mirror = pick(&seed, 2) == 0;
     const uint64_t prefill = hop - 1 + largest + guard;
-    s.config = (rs_bridge_config){CHANNELS, CHANNELS, BUSES,   max,    hop,
-                                  guard,    prefill,  prefill + pick(&seed, 500), CEILING};
+    s.config = (rs_bridge_config){
+        CHANNELS, CHANNELS, BUSES, max, hop, guard, prefill, prefill + pick(&seed, 500), CEILING};
     s.weight = guard;
     /* Now and then a ring so small that sleeping also loses input. */
     s.in = rs_ring_new(hop + largest + pick(&seed, 4000), CHANNELS, mirror);

@@ -171,8 +171,7 @@ static void nonsense_is_refused(void) {
 static void across_processes(void) {
     const uint64_t total = 200000;
     const uint64_t bytes = rs_ring_bytes(200, 2);
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(memory != MAP_FAILED);
     rs_ring *ring = rs_ring_place(memory, bytes, 200, 2);
     CHECK(ring != NULL && !rs_ring_mirrored(ring));
