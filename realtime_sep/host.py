@@ -36,6 +36,8 @@ TICK = 0.05
 SILENCE = 1.0
 #: Seconds of audio that the rings hold: more than any stall that is worth surviving.
 RING_SECONDS = 2.0
+#: Seconds of stems that wait for a reader of `Stream.blocks()`.
+TAP_SECONDS = 2.0
 #: Real-time priority of the worker: below the audio threads of the servers (JACK: 10 and up).
 PRIORITY = 8
 
@@ -50,11 +52,14 @@ CALLBACKS = np.dtype(
         ("dropped_frames", "u8"),
         ("overflow_frames", "u8"),
         ("last_callback", "u8"),
+        ("last_late", "u8"),
         ("busy_max", "u8"),
         ("started", "u8"),
         ("now", "u8"),
     ]
 )
+
+_COPIED = tuple(name for name in CALLBACKS.names or () if name not in ("xruns", "started", "now"))
 
 
 @dataclass(frozen=True)
@@ -169,10 +174,10 @@ class Host:
 
     @staticmethod
     def _place_tap(memory: Any, engine: Engine) -> Ring:
-        """The longest ring that fits into `memory`."""
+        """A ring of `TAP_SECONDS`, or as much of it as fits into `memory`."""
         width = (len(engine.stems) + 1) * engine.channels
-        frames = 1 << 20
-        while Ring.bytes_needed(frames, width) > len(memory) and frames > 1:
+        frames = round(TAP_SECONDS * engine.separator.info.samplerate)
+        while Ring.bytes_needed(frames, width) > len(memory):
             frames //= 2
         return Ring.place(memory, frames, width)
 
@@ -218,9 +223,7 @@ class Host:
         """Copy the callback's counters to where the other side reads them."""
         stats = self._bridge.stats()
         with self._records.callbacks.writing() as fields:
-            for name in ("callbacks", "frames", "late_blocks", "fades", "dry_frames"):
-                fields[name] = getattr(stats, name)
-            for name in ("dropped_frames", "overflow_frames", "last_callback", "busy_max"):
+            for name in _COPIED:
                 fields[name] = getattr(stats, name)
             fields["xruns"] = stats.xruns_in + stats.xruns_out
             fields["started"] = self._started

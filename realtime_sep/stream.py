@@ -17,7 +17,7 @@ import numpy as np
 from realtime_sep.dsp.meters import decibels, linear, percentile
 from realtime_sep.effects import Effect
 from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
-from realtime_sep.host import TICK, Host, Opened, Plan, Records, serve
+from realtime_sep.host import TAP_SECONDS, TICK, Host, Opened, Plan, Records, serve
 from realtime_sep.io.device import DeviceSpec
 from realtime_sep.io.portaudio import PortAudioSpec
 from realtime_sep.native import Ring
@@ -30,8 +30,6 @@ _OPEN_TIMEOUT = 120.0
 _STOP_TIMEOUT = 5.0
 #: Seconds between looks at the engine's messages while waiting.
 _POLL = 0.1
-#: Seconds of stems that wait for a reader of `blocks()`.
-_TAP_SECONDS = 2.0
 #: Faders that are further apart than this (dB) mean that something is to be unheard.
 _ALIKE = 6.0
 
@@ -474,6 +472,6 @@ class Stream:
 
 def _tap_memory(config: StreamConfig) -> Any:
     """Memory for the widest tap that there can be; the host lays out what it needs."""
-    frames = round(_TAP_SECONDS * (config.samplerate or 48000))
+    frames = round(TAP_SECONDS * (config.samplerate or 48000))
     size = Ring.bytes_needed(frames, (MAX_STEMS + 1) * config.channels)
     return get_context("spawn").RawArray("B", size)
