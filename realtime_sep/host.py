@@ -280,6 +280,9 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
         if pipe.recv() == "start":
             if plan.config.realtime:
                 native.lock_memory()
+                # This thread does little, but whoever takes it off its core while it holds the
+                # interpreter lock makes the worker wait: it must not be the one that can be.
+                native.set_realtime(PRIORITY - 1)
             gc.disable()
             host.start()
             pipe.send(("started", host.opened))

@@ -423,6 +423,7 @@ class Stream:
             elapsed=float(bridge["now"] - bridge["started"]) * 1e-9 if bridge["started"] else 0.0,
             callback_age=float(bridge["now"] - last) * 1e-9 if bridge["started"] else 0.0,
             callback_max=float(bridge["busy_max"]) * 1e-9,
+            last_late=float(bridge["last_late"]) * 1e-9,
             realtime=bool(worker["realtime"]),
             input_peak=peaks[0],
             output_peak=peaks[-1],

@@ -147,7 +147,8 @@ class StreamConfig:
 class StreamStats:
     """Counters of a running stream, read at one moment.
 
-    Durations are in seconds, levels in dBFS, everything else counts since the start.
+    Durations are in seconds, levels in dBFS, `last_late` is the moment of the last late block in
+    seconds of the monotonic clock (0: none), everything else counts since the start.
     """
 
     samplerate: int
@@ -175,6 +176,7 @@ class StreamStats:
     elapsed: float = 0.0
     callback_age: float = 0.0
     callback_max: float = 0.0
+    last_late: float = 0.0
     realtime: bool = False
     input_peak: float = -np.inf
     output_peak: float = -np.inf
