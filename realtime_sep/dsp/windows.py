@@ -29,11 +29,11 @@ def window_pair(
         `(analysis, synth)` of shapes `(n_fft,)` and `(synthesis,)`, float32.
 
     Raises:
-        ValueError: unless `1 <= hop <= synthesis <= n_fft` and `synthesis` is even.
+        ValueError: unless `1 <= hop <= synthesis <= n_fft`, the latter two even.
     """
-    if not 1 <= hop <= synthesis <= n_fft or synthesis % 2:
+    if not 1 <= hop <= synthesis <= n_fft or synthesis % 2 or n_fft % 2:
         raise ValueError(
-            f"windows need 1 <= hop <= synthesis <= n_fft and an even synthesis length, "
+            f"windows need 1 <= hop <= synthesis <= n_fft, the latter two even, "
             f"not hop={hop}, synthesis={synthesis}, n_fft={n_fft}"
         )
     half = synthesis // 2
