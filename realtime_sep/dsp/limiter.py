@@ -7,9 +7,12 @@ the average is at most what the peak asks for, so the ceiling holds without a cl
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
+from realtime_sep.dsp.delay import _delay
 from realtime_sep.types import Float32
 
 #: Release time constant in seconds: slow enough not to distort bass, fast enough not to pump.
@@ -17,17 +20,31 @@ RELEASE = 0.08
 
 
 @njit(cache=True, nogil=True)
-def _limit(block, line, asked, gains, position, held, ceiling, release):  # type: ignore[no-untyped-def]
+def _quiet(block, gains, ceiling):  # type: ignore[no-untyped-def]
+    """Whether nothing is to be done: nothing above the ceiling, and every gain back at one."""
+    loud = False
+    for i in range(block.shape[0]):
+        for c in range(block.shape[1]):
+            loud |= not abs(block[i, c]) <= ceiling
+    for gain in gains:  # a sample that asked for less got less at once: `asked` is covered
+        loud |= gain < 1.0
+    return not loud
+
+
+@njit(cache=True, nogil=True)
+def _limit(block, line, asked, gains, position, ceiling, release):  # type: ignore[no-untyped-def]
     """In place; the lines are circular and `len(line)` is the look-ahead (at least one).
 
-    Returns `(position, held, reduced, bad)`: whether any gain was below one, and the number of
-    samples that were not finite.
+    Returns `(position, reduced, bad)`: whether any gain was below one, and the number of samples
+    that were not finite.
     """
     look = line.shape[0]
     channels = block.shape[1]
-    share = np.float32(1) / np.float32(look)
     reduced = False
     bad = 0
+    if _quiet(block, gains, ceiling):
+        return _delay(block, line, position, block), reduced, bad
+    held = gains[position - 1]
     for i in range(block.shape[0]):
         peak = np.float32(0)
         for c in range(channels):
@@ -43,17 +60,14 @@ def _limit(block, line, asked, gains, position, held, ceiling, release):  # type
         for k in range(look):
             least = min(least, asked[k])
         asked[position] = wanted
-        held = np.float32(1) if held > np.float32(0.99999) else held + (1 - held) * release
+        held = 1.0 if held > 0.99999 else held + (1.0 - held) * release
         held = min(held, least)
         gains[position] = held
-        gain = np.float32(0)
+        total = 0.0
         for k in range(look):
-            gain += gains[k]
-        gain *= share
-        if gain < 1:
-            reduced = True
-        else:
-            gain = np.float32(1)
+            total += gains[k]
+        gain = total / look
+        reduced |= gain < 1.0
         for c in range(channels):
             past = line[position, c]
             line[position, c] = block[i, c]
@@ -62,7 +76,7 @@ def _limit(block, line, asked, gains, position, held, ceiling, release):  # type
         position += 1
         if position == look:
             position = 0
-    return position, held, reduced, bad
+    return position, reduced, bad
 
 
 class Limiter:
@@ -78,10 +92,11 @@ class Limiter:
     ) -> None:
         self.latency = lookahead
         self._ceiling = np.float32(10 ** (ceiling / 20))
-        self._release = np.float32(1 - np.exp(-1 / (RELEASE * samplerate)))
+        self._release = 1 - math.exp(-1 / (RELEASE * samplerate))
         self._line: Float32 = np.zeros((lookahead, channels), np.float32)
         self._asked: Float32 = np.ones(lookahead, np.float32)
-        self._gains: Float32 = np.ones(lookahead, np.float32)
+        # The last steps of a release are too small for float32: it would never end.
+        self._gains = np.ones(lookahead)
         self.reset()
 
     def reset(self) -> None:
@@ -90,7 +105,6 @@ class Limiter:
         self._asked[:] = 1
         self._gains[:] = 1
         self._position = 0
-        self._held = np.float32(1)
 
     def process(self, block: Float32) -> tuple[bool, int]:
         """Limit `(frames, channels)` in place.
@@ -98,13 +112,12 @@ class Limiter:
         Returns:
             `(whether the gain was reduced, samples that were not finite and became zero)`.
         """
-        self._position, self._held, reduced, bad = _limit(
+        self._position, reduced, bad = _limit(
             block,
             self._line,
             self._asked,
             self._gains,
             self._position,
-            self._held,
             self._ceiling,
             self._release,
         )
