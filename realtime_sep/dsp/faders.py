@@ -17,7 +17,10 @@ def _mix(stems, gains, targets, reach, out):  # type: ignore[no-untyped-def]
     count, frames, channels = stems.shape
     for s in range(count):
         start = gains[s]
-        end = start + min(max(targets[s] - start, -reach), reach)
+        way = targets[s] - start
+        if not abs(way) < np.inf:  # no place to go to
+            way = np.float32(0)
+        end = start + min(max(way, -reach), reach)
         slope = (end - start) / np.float32(frames)
         for i in range(frames):
             gain = start + slope * np.float32(i + 1)
@@ -31,7 +34,8 @@ class Faders:
     """Mixes stems down.
 
     Attributes:
-        targets: `(stems,)` linear gains to go to; written by whoever moves the faders.
+        targets: `(stems,)` linear gains to go to; written by whoever moves the faders.  A fader
+            whose target is not finite stays where it is.
     """
 
     def __init__(self, stems: int, samplerate: int) -> None:
@@ -41,7 +45,7 @@ class Faders:
 
     def settle(self) -> None:
         """Be at the targets at once."""
-        self._gains[:] = self.targets
+        np.copyto(self._gains, self.targets, where=np.isfinite(self.targets))
 
     def process(self, stems: Float32, out: Float32) -> None:
         """Mix `(stems, frames, channels)` into `out` `(frames, channels)`."""
