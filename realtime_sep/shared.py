@@ -51,10 +51,11 @@ class SharedRecord:
 
     def read(self) -> Any:
         """A consistent copy (the newest possible one if the writer died in the middle)."""
-        copy = self.fields.copy()
         for _ in range(1000):
-            if copy["version"] % 2 == 0 and copy["version"] == self.fields["version"]:
+            # Read on its own: nobody says in which order a copy takes its bytes.
+            version = self.fields["version"]
+            copy = self.fields.copy()
+            if version % 2 == 0 and version == self.fields["version"]:
                 break
             time.sleep(1e-5)
-            copy = self.fields.copy()
         return copy
