@@ -163,6 +163,12 @@ class Candidate:
         warm = self.separate(np.concatenate([before, song.mixture]), song.samplerate)
         return cold, {stem: audio[lead:] for stem, audio in warm.items()}
 
+    def warm_up(self, song: Song) -> None:
+        """Let everything be compiled and loaded before the clock runs."""
+        self.separate(
+            np.zeros((song.samplerate // 4, song.mixture.shape[1]), np.float32), song.samplerate
+        )
+
     def describe(self, result: ModelResult, song: Song) -> None:
         """Tell a result about the separator that `song` was separated by."""
         info = self.separator(song.samplerate, song.mixture.shape[1]).info
@@ -330,6 +336,7 @@ def evaluate(
         for spec, candidate in runs.items():
             result = results.get(spec, references[CENTER])
             candidate.describe(result, song)
+            candidate.warm_up(song)
             started = time.process_time()
             cold, warm = candidate.run(song)
             clock[spec] += time.process_time() - started

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from realtime_sep.evaluate.metrics import ACCOMPANIMENT, METRICS, STEMS, VOCALS, Score
+from realtime_sep.evaluate.metrics import ACCOMPANIMENT, METRICS, STEMS, Score
 from realtime_sep.evaluate.run import Evaluation, ModelResult
 
 #: How metrics are called in tables.
@@ -23,6 +23,25 @@ TITLES = {
     "voice_attenuation": "voice att.",
     "music_loss": "music loss",
 }
+
+#: What metrics mean, in one or two sentences.
+EXPLANATIONS = {
+    "sdr": "Signal-to-distortion ratio: the true stem against everything in which the estimate "
+    "differs from it, over the whole song.",
+    "si_sdr": "The same with the estimate free to be louder or softer: a wrong level costs "
+    "nothing.",
+    "bss_sdr": "BSSEval v4, as museval: the median over seconds of the signal-to-distortion ratio.",
+    "bss_sir": "Signal to interference, of BSSEval v4: how little of the other stem is heard. The "
+    "estimate may differ from the stems by short filters.",
+    "bss_sar": "Signal to artefacts, of BSSEval v4: how little is heard that is in neither stem.",
+    "leakage": "Level of the vocals stem while nobody sings, relative to the mixture. Lower is "
+    "better; no figure where the voice never pauses for half a second.",
+    "voice_attenuation": "By how much the voice is softer in the accompaniment than in the "
+    "mixture, where it sounds.",
+    "music_loss": "By how much the music is softer in the accompaniment than in the mixture, "
+    "where the voice sounds. Lower is better.",
+}
+LOWER_IS_BETTER = frozenset({"leakage", "music_loss"})
 
 
 def number(score: Score) -> str:
@@ -38,20 +57,23 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
     """Medians (and means) of each stem, then the SDR of each song."""
     rows = evaluation.rows
     for stem in STEMS:
-        table = _table(f"{stem} — median over songs, mean below, dB")
+        table = _table(f"{stem}: median over songs, mean below it, in dB")
         for metric in METRICS[stem]:
-            table.add_column(TITLES[metric], justify="right", no_wrap=True)
-        table.add_column("worst", justify="right", style="dim")
+            table.add_column(TITLES[metric].replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column("worst\nsong", justify="right", style="dim", no_wrap=True)
         for result in rows:
-            cells = _stem_cells(result, stem, "{}\n[dim]{}[/]")
+            cells = [
+                f"{median}{'*' if few else ' '}\n[dim]{mean} [/]"
+                for median, mean, few in _stem_cells(result, stem)
+            ]
             table.add_row(Text(result.model), *cells, number(_worst_sdr(result, stem)))
         console.print(table)
+    if any(few for r in rows for stem in STEMS for _, _, few in _stem_cells(r, stem)):
+        console.print("[dim]  * of fewer songs: where a stem is silent it has no such score\n")
 
-    table = _table("speed, and SDR of vocals / accompaniment once warmed up")
-    table.add_column("latency ms", justify="right")
-    table.add_column("CPU", justify="right")
-    table.add_column("cold", justify="right")
-    table.add_column("warm", justify="right")
+    table = _table("delay, cost, and SDR of vocals / accompaniment once warmed up")
+    for title in ("delay\nms", "CPU", "cold\nSDR", "warm\nSDR"):
+        table.add_column(title, justify="right", no_wrap=True)
     for result in rows:
         both = [
             " / ".join(number(scores[stem]["sdr"]) for stem in STEMS)
@@ -60,48 +82,38 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
         table.add_row(Text(result.model), latency(result), load(result), *both)
     console.print(table)
 
-    table = _table("SDR of each song: vocals / accompaniment, dB (▾ worst)", first="song")
+    table = _table("SDR of each song: vocals / accompaniment, in dB (▾ worst)", first="song")
     for result in rows:
-        table.add_column(Text(result.model), justify="right")
+        table.add_column(Text(result.model), justify="right", min_width=11, overflow="fold")
     for songs in zip(*(result.songs for result in rows), strict=True):
-        cells = [
-            " / ".join(
-                number(song.cold[stem]["sdr"]) + ("▾" if song is result.worst(stem) else "")
-                for stem in STEMS
-            )
-            for song, result in zip(songs, rows, strict=True)
-        ]
+        cells = []
+        for song, result in zip(songs, rows, strict=True):
+            worst = ["▾" if song is result.worst(stem) else "" for stem in STEMS]
+            pair = [number(song.cold[stem]["sdr"]) for stem in STEMS]
+            cells.append(f"{pair[0]}{worst[0]}/{pair[1]}{worst[1]}")
         table.add_row(Text(songs[0].name), *cells)
     console.print(table)
 
 
 def _table(title: str, first: str = "model") -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold", min_width=16)
     return table
 
 
-def _stem_cells(result: ModelResult, stem: str, form: str) -> list[str]:
-    """Median and mean of each metric, and of how many songs where it is not all."""
+def _stem_cells(result: ModelResult, stem: str) -> list[tuple[str, str, int]]:
+    """Median, mean, and of how many songs if not of all (else 0), of each metric."""
     median, mean = result.median()[stem], result.mean()[stem]
-    cells = []
-    for metric in METRICS[stem]:
-        cell = number(median[metric])
-        if mean[metric] is not None:
-            cell = form.format(cell, number(mean[metric]))
-        scored = len(result.scores(stem, metric))
-        cells.append(f"{cell} \\[{scored}]" if 0 < scored < len(result.songs) else cell)
-    return cells
+    counts = {metric: len(result.scores(stem, metric)) for metric in METRICS[stem]}
+    return [
+        (number(median[m]), number(mean[m]), n if 0 < n < len(result.songs) else 0)
+        for m, n in counts.items()
+    ]
 
 
 def _worst_sdr(result: ModelResult, stem: str) -> Score:
     worst = result.worst(stem)
     return worst.cold[stem]["sdr"] if worst else None
-
-
-def _worst_name(result: ModelResult, stem: str) -> str:
-    worst = result.worst(stem)
-    return f"{number(_worst_sdr(result, stem))} ({worst.name})" if worst else "–"
 
 
 def latency(result: ModelResult) -> str:
@@ -113,24 +125,34 @@ def load(result: ModelResult) -> str:
 
 
 def markdown(rows: Sequence[ModelResult]) -> str:
-    """One table per stem, medians with means in brackets."""
-    lines: list[str] = []
+    """One table per stem, medians with means in brackets, and one of delay and cost."""
+    tables = []
     for stem in STEMS:
         head = [f"**{stem}**", *(TITLES[metric] for metric in METRICS[stem])]
-        body = [[f"`{r.model}`", *_stem_cells(r, stem, "{} ({})")] for r in rows]
-        if stem == VOCALS:
-            head += ["latency ms", "CPU"]
-            body = [[*cells, latency(r), load(r)] for cells, r in zip(body, rows, strict=True)]
-        if stem == ACCOMPANIMENT:
-            head += ["warm SDR", "worst song"]
-            body = [
-                [*cells, number(r.median(warm=True)[stem]["sdr"]), _worst_name(r, stem)]
-                for cells, r in zip(body, rows, strict=True)
+        body = []
+        for row in rows:
+            cells = [
+                median if median == "–" else f"{median} ({mean}){f' [{few}]' if few else ''}"
+                for median, mean, few in _stem_cells(row, stem)
             ]
-        lines += [
-            f"| {' | '.join(head)} |",
-            f"|{'|'.join(['---'] + ['--:'] * (len(head) - 1))}|",
-            *(f"| {' | '.join(cells)} |" for cells in body),
-            "",
-        ]
-    return "\n".join(lines)
+            body.append([f"`{row.model}`", *cells])
+        tables.append(_markdown_table(head, body))
+    head = ["", "delay, ms", "CPU", "SDR cold", "SDR warm", "worst song (vocals / accompaniment)"]
+    body = []
+    for row in rows:
+        cold, warm = row.median(), row.median(warm=True)
+        pairs = [" / ".join(number(x[stem]["sdr"]) for stem in STEMS) for x in (cold, warm)]
+        worst = row.worst(ACCOMPANIMENT)
+        if worst is None:
+            told = "–"
+        else:
+            told = " / ".join(number(worst.cold[stem]["sdr"]) for stem in STEMS)
+            told += f" ({worst.name})"
+        body.append([f"`{row.model}`", latency(row), load(row), *pairs, told])
+    tables.append(_markdown_table(head, body))
+    return "\n".join(tables)
+
+
+def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *body))
