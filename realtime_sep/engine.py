@@ -60,6 +60,8 @@ class Engine:
                 raise unknown("output", name, known)
         if not outputs:
             raise UsageError("an engine needs at least one output")
+        if not info.stems or info.hop < 1 or info.channels < 1 or info.latency < 0:
+            raise UsageError(f"{info.name!r} says of itself what cannot be: {info}")
         self.separator = separator
         self.outputs = tuple(outputs)
         self.effects = tuple(effects)
@@ -73,7 +75,7 @@ class Engine:
         self._input: Float32 = np.zeros((self.hop, self.channels), np.float32)
         self._mix: Float32 = np.zeros((self.hop, self.channels), np.float32)
         self._dry_delay = Delay(info.latency, self.channels)
-        self._guard = StemGuard(len(info.stems), self.channels, info.samplerate)
+        self._guard = StemGuard(len(info.stems), self.channels, info.samplerate, info.latency)
         for effect in self.effects:
             effect.prepare(info.samplerate, self.channels, self.hop)
         self._limiter = Limiter(info.samplerate, self.channels) if limiter else None
@@ -88,12 +90,13 @@ class Engine:
             )
             for i, name in enumerate(self.outputs)
         ]
+        self._out_shape = (self.hop, self.channels * len(self.outputs))
         self.loudness = Loudness(info.samplerate, self.channels, self.hop)
 
     @property
     def out_channels(self) -> int:
         """Channels of all buses side by side."""
-        return self.channels * len(self.outputs)
+        return self._out_shape[1]
 
     def reset(self) -> None:
         """Forget the past; faders and effect parameters stay where they are."""
@@ -114,8 +117,16 @@ class Engine:
 
         The input may hold anything; the output is finite, and the mix bus at most -1 dBFS (with the
         limiter on).
+
+        Raises:
+            UsageError: arrays of another shape.
         """
         stems, peaks = self.stems, self.peaks
+        if hop.shape != self._input.shape or out.shape != self._out_shape:
+            raise UsageError(
+                f"a hop is {self._input.shape} in and {self._out_shape} out, "
+                f"not {hop.shape} and {out.shape}"
+            )
         bad, input_peak = sanitise(hop, self._input)
         self.bad_input += bad
         peaks[0] = input_peak
@@ -135,7 +146,12 @@ class Engine:
         if self._limiter:
             reduced, bad = self._limiter.process(mix)
             self.limited_hops += reduced
-            self.bad_hops += bad > 0
+        else:
+            bad, _ = sanitise(mix, mix)
+        if bad:
+            self.bad_hops += 1
+            for effect in self.effects:
+                effect.reset()
         peaks[-1] = peak(mix)
         self.loudness.process(mix)
 
