@@ -18,7 +18,16 @@ from realtime_sep.errors import RealtimeSepError, UsageError
 PROGRAM = "realtime-sep"
 
 #: Commands that live elsewhere: name -> (module:typer application, one line for the list).
-_ELSEWHERE: dict[str, tuple[str, str]] = {}
+_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "models": (
+        "realtime_sep.models.cli:app",
+        "The networks that separate: list, inspect, import, check and remove them.",
+    ),
+    "evaluate": (
+        "realtime_sep.evaluate.cli:app",
+        "Score separators against true stems, with BSSEval's measures.",
+    ),
+}
 
 app = typer.Typer(
     name=PROGRAM,

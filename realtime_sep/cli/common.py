@@ -14,6 +14,21 @@ def best_model() -> str:
     return "center"
 
 
+def checked_model(name: str | None) -> str:
+    """`name`, or the best separator; before any device is opened or file read.
+
+    Raises:
+        UsageError, ModelError: there is no such separator.
+    """
+    if name is None:
+        return best_model()
+    from realtime_sep.plugins import available_separators, load_separator
+
+    if name not in available_separators():
+        load_separator(name)  # says what is wrong, and where to get it
+    return name
+
+
 def complain(text: str) -> None:
     """One line for the user's eyes, beside the output."""
     print(f"realtime-sep: {text}", file=sys.stderr)

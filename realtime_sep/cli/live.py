@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -154,19 +154,24 @@ def live(
         vocals = -math.inf if music is None else 0.0
     if music is None:
         music = 0.0
-    stream = open_stream(
-        model or common.best_model(),
-        input=_device(input),
-        output=_device(output),
-        latency=validate_latency(latency),
-        backend=_null_backend(input, output),
-        config=StreamConfig(samplerate=samplerate, blocksize=blocksize),
-        vocals=vocals,
-        music=music,
-        separator_options={} if profile is None else {"profile": profile},
-        tap=False,
-    )
-    try:
+    model = common.checked_model(model)
+    with (
+        _stop_signal() as stopped,
+        closing(
+            open_stream(
+                model,
+                input=_device(input),
+                output=_device(output),
+                latency=validate_latency(latency),
+                backend=_null_backend(input, output),
+                config=StreamConfig(samplerate=samplerate, blocksize=blocksize),
+                vocals=vocals,
+                music=music,
+                separator_options={} if profile is None else {"profile": profile},
+                tap=False,
+            )
+        ) as stream,
+    ):
         if not full_level and may_feed_back(stream.device):
             stream.set("music", min(music, _SAFE_START_DB))
             stream.set("vocals", min(vocals, _SAFE_START_DB))
@@ -175,15 +180,12 @@ def live(
                 f"{_SAFE_START_DB:.0f} dB. Use headphones, or a monitor or line input as --input, "
                 "and then --full-level"
             )
-        with _stop_signal() as stopped:
-            stream.start()
-            play(stream, seconds, stopped, meters=not as_json)
-            stats = stream.stats
-            stream.stop()
-            for notice in stream.notices():
-                common.complain(notice)
-    finally:
-        stream.close()
+        stream.start()
+        play(stream, seconds, stopped, meters=not as_json)
+        stats = stream.stats
+        stream.stop()
+        for notice in stream.notices():
+            common.complain(notice)
     if as_json:
         typer.echo(common.to_json(report(stream, stats)))
     else:

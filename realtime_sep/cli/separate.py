@@ -66,7 +66,7 @@ def separate(
     from realtime_sep.offline import output_paths, separate_file
     from realtime_sep.plugins import load_separator
 
-    name = model or common.best_model()
+    name = common.checked_model(model)
     options: dict[str, Any] = {} if profile is None else {"profile": profile}
     names = list(load_separator(name, **options).info.stems) if stems else ["karaoke"]
     sources = [Path(file) for file in files]

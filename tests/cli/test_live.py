@@ -1,0 +1,80 @@
+"""`realtime-sep live` on the null device, and what it makes of device names."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from realtime_sep.cli.live import may_feed_back
+
+from .conftest import Cli
+
+
+def test_json_tells_everything(process: Cli) -> None:
+    done = process("live", "--input", "null", "--seconds", "1", "--json", "--samplerate", "44100")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["separator"]["samplerate"] == 44100
+    assert result["stats"]["hops"] > 50
+    assert result["stats"]["bad_hops"] == 0
+    latency = result["latency"]
+    assert latency["frames"] == sum(
+        latency[part]
+        for part in ("separator", "effects", "limiter", "gathering", "deadline", "guard")
+    )
+
+
+def test_summary_reads_well(process: Cli) -> None:
+    done = process("live", "--input", "null", "--seconds", "0.5", "--profile", "stage")
+    assert done.returncode == 0, done.stderr
+    for row in ("separator", "sample rate", "128 frames", "late blocks", "xruns"):
+        assert row in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)]
+)
+def test_a_signal_ends_it_with_the_summary(
+    send: Callable[[int, int], None], number: signal.Signals
+) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "realtime_sep", "live", "--input", "null", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(8)
+    send(child.pid, number)  # a terminal's Ctrl-C goes to the engine's process, too
+    out, errors = child.communicate(timeout=30)
+    assert child.returncode == 0, errors
+    assert errors == ""
+    assert json.loads(out)["stats"]["hops"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("description", "danger"),
+    [
+        (
+            "HDA Intel PCH: ALC257 Analog (hw:0,0) ▶ HDA Intel PCH: ALC257 Analog (ALSA, 48000 Hz)",
+            1,
+        ),
+        ("MacBook Pro Microphone ▶ MacBook Pro Speakers (Core Audio, 48000 Hz)", 1),
+        ("USB Microphone ▶ USB Headphones (Windows WASAPI, 48000 Hz)", 0),
+        ("Monitor of Built-in Audio ▶ Built-in Audio (ALSA, 48000 Hz)", 0),
+        ("BlackHole 2ch ▶ MacBook Pro Speakers (Core Audio, 48000 Hz)", 0),
+        ("Line In (Realtek) ▶ Speakers (Realtek) (Windows WASAPI, 48000 Hz)", 0),
+        ("Microphone (Realtek) ▶ CABLE Input (VB-Audio) (Windows WASAPI, 48000 Hz)", 0),
+        ("null device, clocked, 48000 Hz", 0),
+        ("system ▶ system (JACK Audio Connection Kit, 48000 Hz)", 0),
+    ],
+)
+def test_feedback_is_foreseen(description: str, danger: int) -> None:
+    assert may_feed_back(description) == bool(danger)
