@@ -169,8 +169,12 @@ class Host:
     def _make(self, plan: Plan) -> Separator:
         options = {"samplerate": self._device.samplerate, "channels": plan.config.channels}
         if isinstance(plan.separator, str):
-            return load_separator(plan.separator, **options, **plan.options)
-        return plan.separator(**options, **plan.options)
+            separator = load_separator(plan.separator, **options, **plan.options)
+        else:
+            separator = plan.separator(**options, **plan.options)
+        if hasattr(separator, "realtime"):
+            separator.realtime = self._device.paced
+        return separator
 
     @staticmethod
     def _place_tap(memory: Any, engine: Engine) -> Ring:
@@ -217,6 +221,8 @@ class Host:
                 time.sleep(0.005)
         self._device.stop()
         self._worker.stop()
+        if (close := getattr(self._separator, "close", None)) is not None:
+            close()
         self.refresh()
 
     def refresh(self) -> None:

@@ -14,8 +14,13 @@ API_VERSION = 1
 class Separator(Protocol):
     """One stream's separator: it has state, so every stream makes its own.
 
-    An optional attribute `notice: str | None` is shown to the user once when it is set (for
-    example: this input is mono and there is nothing to separate by position).
+    What a separator may have besides:
+
+    - an attribute `notice: str | None`, shown to the user once when it is set (for example: this
+      input is mono and there is nothing to separate by position);
+    - an attribute `realtime: bool`, set to true by a live host: from then on `process` must not
+      wait for other threads of its own, but go on with what it has;
+    - a method `close()`, called when the stream is over.
     """
 
     info: SeparatorInfo
