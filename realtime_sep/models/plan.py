@@ -86,7 +86,7 @@ def scaled(metadata: ModelMetadata, samplerate: int) -> tuple[int, int]:
 
     The network learned what a frame of so many milliseconds and a bin of so many hertz look like.
     So at another rate the transform is scaled, and no resampler is needed; lengths are rounded to
-    multiples of 128 (error below 2 %), which keeps them quick to transform.
+    multiples of 64 (error below 2 %), which keeps them quick to transform.
 
     Raises:
         UsageError: a rate at which the network's bins reach beyond half the rate.
@@ -94,8 +94,8 @@ def scaled(metadata: ModelMetadata, samplerate: int) -> tuple[int, int]:
     base = metadata.sample_rates[0]
     if samplerate == base:
         return metadata.n_fft, metadata.hop
-    unit = round(metadata.n_fft * samplerate / base / 128)
-    n_fft = 128 * unit
+    unit = round(metadata.n_fft * samplerate / base / 64)
+    n_fft = 64 * unit
     if metadata.bins > n_fft // 2 + 1:
         lowest = 2 * (metadata.bins - 1) * base // metadata.n_fft
         raise UsageError(

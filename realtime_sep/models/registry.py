@@ -162,16 +162,20 @@ def install(data: bytes, *, origin: str, card: str = "") -> ModelEntry:
     metadata = ModelMetadata.from_props(trust.inspect(data, "the model"))
     name = metadata.name
     folder = user_dir()
+    # Under names that tell the content, so that nothing is overwritten that a manifest means.
+    file = f"{name}-{hashlib.sha256(data).hexdigest()[:12]}.onnx"
+    card_file = f"{name}-{hashlib.sha256(card.encode()).hexdigest()[:12]}.md" if card else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(folder / f"{name}.onnx") as temporary:
+        with _replacing(folder / file) as temporary:
             temporary.write_bytes(data)
-        if card:
-            with _replacing(folder / f"{name}.md") as temporary:
+        if card_file:
+            with _replacing(folder / card_file) as temporary:
                 temporary.write_text(card, encoding="utf-8")
         manifest = _load(folder)
-        manifest[name] = _record(metadata, data, origin, f"{name}.md" if card else None)
+        manifest[name] = _record(metadata, data, file, origin, card_file)
         _save(folder, manifest)
+        _sweep(folder, name)
     except OSError as error:
         raise ModelError(f"models cannot be written to {folder}: {error.strerror}") from error
     return entries()[name]
@@ -193,9 +197,7 @@ def remove(name: str) -> Path:
         manifest = _load(folder)
         del manifest[name]
         _save(folder, manifest)
-        entry.path.unlink(missing_ok=True)
-        if entry.card:
-            entry.card.unlink(missing_ok=True)
+        _sweep(folder, name)
     except OSError as error:
         raise ModelError(f"models in {folder} cannot be removed: {error.strerror}") from error
     return entry.path
@@ -223,6 +225,7 @@ def write_manifest(folder: Path, sources: Mapping[str, str]) -> None:
             **_record(
                 metadata,
                 data,
+                path.name,
                 sources.get(metadata.name, known.get("source", "")),
                 card.name if card.exists() else None,
             ),
@@ -231,10 +234,12 @@ def write_manifest(folder: Path, sources: Mapping[str, str]) -> None:
     _save(folder, manifest)
 
 
-def _record(metadata: ModelMetadata, data: bytes, source: str, card: str | None) -> dict[str, Any]:
+def _record(
+    metadata: ModelMetadata, data: bytes, file: str, source: str, card: str | None
+) -> dict[str, Any]:
     """What the manifest says of a model."""
     return {
-        "file": f"{metadata.name}.onnx",
+        "file": file,
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
         "source": source,
@@ -242,6 +247,16 @@ def _record(metadata: ModelMetadata, data: bytes, source: str, card: str | None)
         "scores": {},
         "card": card,
     }
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Delete files of a model that the manifest does not mean (any more)."""
+    record = _load(folder).get(name, {})
+    for path in folder.glob(f"{name}-*"):
+        digest = path.stem.removeprefix(f"{name}-")
+        # A model called "a-b" is not one of "a": what is left of its name is no checksum.
+        if len(digest) == 12 and path.name not in (record.get("file"), record.get("card")):
+            path.unlink(missing_ok=True)
 
 
 class _replacing:
@@ -257,12 +272,13 @@ class _replacing:
         return self._temporary
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            with self._temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            self._temporary.chmod(0o644)
-            os.replace(self._temporary, self._path)
-        else:
+        try:
+            if kind is None:
+                with self._temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+                self._temporary.chmod(0o644)
+                os.replace(self._temporary, self._path)
+        finally:
             self._temporary.unlink(missing_ok=True)
 
 
@@ -276,8 +292,7 @@ def _load(folder: Path) -> dict[str, Any]:
                 f"{path} has format {data['format']!r}, this program reads 1; "
                 "install a matching version"
             )
-        models: dict[str, Any] = data["models"]
-        return models
+        return dict(data["models"])
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -8,6 +8,7 @@ model of this program.  The file's own parser is the `onnx` package's; nothing i
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,17 @@ def read(path: Path, sha256: str | None = None) -> bytes:
         ModelError: missing, unreadable, too large, or not the file that the manifest means.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path} is not a file")
+        if status.st_size > MAX_BYTES:
+            raise ModelError(f"model file {path} is larger than {MAX_BYTES >> 20} MiB; refused")
         with path.open("rb") as file:
-            # One byte more than allowed, from one open file: a size asked for first could change.
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_BYTES)
     except FileNotFoundError as error:
         raise ModelError(f"model file {path} is missing") from error
     except OSError as error:
         raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise ModelError(f"model file {path} is larger than {MAX_BYTES >> 20} MiB; refused")
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ModelError(
             f"model file {path} is damaged or was replaced: its SHA-256 is not the manifest's; "
@@ -72,7 +75,7 @@ def inspect(data: bytes, name: str) -> dict[str, str]:
     domains = {opset.domain for opset in model.opset_import}
     for inner in _graphs(graph):
         domains.update(node.domain for node in inner.node)
-    if foreign := sorted(domains - DOMAINS):
+    if foreign := sorted(map(str, domains - DOMAINS)):
         raise ModelError(f"{name} needs custom operators ({', '.join(foreign)[:80]}); refused")
     for tensor in _tensors(graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
@@ -82,7 +85,10 @@ def inspect(data: bytes, name: str) -> dict[str, str]:
     except Exception as error:  # the checker's own error type is not part of its interface
         reason = str(error).strip().split("\n")[0][:120]
         raise ModelError(f"{name} is not a valid ONNX model: {reason}") from error
-    return {prop.key: prop.value for prop in model.metadata_props}
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    if not all(isinstance(text, str) for pair in props.items() for text in pair):
+        raise ModelError(f"{name} is damaged: its metadata is not text")
+    return props
 
 
 def _graphs(graph: Any) -> Iterator[Any]:

@@ -1,0 +1,194 @@
+"""Spectral models: geometry, latency to the sample, states, channels, providers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from realtime_sep.engine import Engine
+from realtime_sep.errors import ModelError, UsageError
+from realtime_sep.separators import Separator
+from realtime_sep.separators.onnx import load
+from realtime_sep.types import Float32
+from separators_onnx import tiny
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Any]:
+    def run(model: onnx.ModelProto, *, rate: int = 44100, channels: int = 2, **options: Any) -> Any:
+        return load(tiny.entry(model, tmp_path), samplerate=rate, channels=channels, **options)
+
+    return run
+
+
+def run(separator: Separator, signal: Float32) -> Float32:
+    """All stems `(stems, frames, channels)` of a signal, cut to whole hops."""
+    info = separator.info
+    hops = len(signal) // info.hop
+    out = np.zeros((len(info.stems), hops * info.hop, info.channels), np.float32)
+    stems = np.zeros((len(info.stems), info.hop, info.channels), np.float32)
+    for start in range(0, hops * info.hop, info.hop):
+        separator.process(signal[start : start + info.hop], stems)
+        out[:, start : start + info.hop] = stems
+    return out
+
+
+def noise(frames: int, channels: int = 2) -> Float32:
+    rng = np.random.default_rng(1)
+    return rng.uniform(-0.5, 0.5, (frames, channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 2, 5])
+def test_an_impulse_arrives_at_the_announced_sample(make: Any, lookahead: int) -> None:
+    separator = make(tiny.delayed(lookahead) if lookahead else tiny.gain(1.0))
+    assert separator.info.latency == 256 - 128 + lookahead * 128
+    signal = np.zeros((4096, 2), np.float32)
+    signal[777] = [1.0, -0.5]
+    vocals, rest = run(separator, signal)
+    expected = np.roll(signal, separator.info.latency, axis=0)
+    np.testing.assert_allclose(vocals, expected, atol=2e-6)
+    np.testing.assert_allclose(rest, 0, atol=2e-6)
+
+
+def test_stems_add_up(make: Any) -> None:
+    separator = make(tiny.gain(0.3))
+    signal = noise(8192)
+    stems = run(separator, signal)
+    late = separator.info.latency
+    error = stems.sum(axis=0)[late:] - signal[: len(signal) - late]
+    assert np.abs(error).max() < 1e-6
+    np.testing.assert_allclose(stems[0][late:], 0.3 * signal[:-late], atol=2e-6)
+
+
+def test_several_stems_and_their_rest(make: Any) -> None:
+    metadata = replace(tiny.SPECTRAL, stems=("vocals", "drums"), residual="rest")
+    separator = make(tiny.gain(0.25, metadata))
+    assert separator.info.stems == ("vocals", "drums", "rest")
+    signal = noise(4096)
+    stems = run(separator, signal)
+    late = separator.info.latency
+    np.testing.assert_allclose(stems[2][late:], 0.5 * signal[:-late], atol=2e-6)
+
+
+def test_the_state_counts_every_hop_once(make: Any) -> None:
+    separator = make(tiny.counting())
+    hops = 40
+    signal = np.full((128 * hops, 2), 0.5, np.float32)
+    vocals = run(separator, signal)[0]
+    # Overlap-add of two hops: in the middle of hop n the stem lies between n - 1 and n thousandths.
+    for n in range(4, hops):
+        middle = vocals[128 * n + 64, 0] / 0.5 * 1e3
+        assert n - 1 - 1e-2 <= middle <= n + 1e-2
+
+
+def test_states_keep_apart(make: Any) -> None:
+    separator = make(tiny.counting(("b", "a", "c")))
+    run(separator, noise(128 * 7))
+    for states in (separator._states[1], separator._states[0]):
+        assert len({id(array) for array in states.values()}) == 3
+    newest = separator._states[separator._turn]
+    assert all(array == pytest.approx(7e-3) for array in newest.values())
+
+
+def test_reset_forgets(make: Any) -> None:
+    separator = make(tiny.counting())
+    signal = noise(2048)
+    first = run(separator, signal)
+    assert not np.array_equal(run(separator, signal), first)
+    separator.reset()
+    np.testing.assert_array_equal(run(separator, signal), first)
+
+
+def test_mono_is_the_same_as_twice_the_same(make: Any) -> None:
+    signal = noise(4096, 1)
+    mono = run(make(tiny.delayed(1), channels=1), signal)
+    stereo = run(make(tiny.delayed(1)), np.repeat(signal, 2, axis=1))
+    np.testing.assert_allclose(mono[..., 0], stereo[..., 0], atol=2e-6)
+
+
+@pytest.mark.parametrize("rate", [44100, 46000, 48000])
+def test_native_rates(make: Any, rate: int) -> None:
+    assert make(tiny.gain(1.0), rate=rate).info.samplerate == rate
+
+
+@pytest.mark.parametrize("rate", [44099, 48001, 32000, 96000])
+def test_other_rates_are_refused(make: Any, rate: int) -> None:
+    with pytest.raises(UsageError, match="44100 to 48000 Hz"):
+        make(tiny.gain(1.0), rate=rate)
+
+
+def test_in_the_engine(make: Any) -> None:
+    separator = make(tiny.gain(0.5))
+    engine = Engine(separator, outputs=("vocals", "accompaniment"), limiter=False)
+    signal = noise(128 * 20)
+    out = np.zeros((128, 4), np.float32)
+    total = []
+    for start in range(0, len(signal), 128):
+        engine.process(signal[start : start + 128], out)
+        total.append(out[:, :2] + out[:, 2:])
+    late = separator.info.latency
+    np.testing.assert_allclose(np.concatenate(total)[late:], signal[:-late], atol=1e-6)
+
+
+def test_the_provider_is_named_and_a_missing_one_is_an_error(make: Any) -> None:
+    assert make(tiny.gain(1.0)).info.provider.endswith("ExecutionProvider")
+    assert make(tiny.gain(1.0), provider="cpu").info.provider == "CPUExecutionProvider"
+    with pytest.raises(UsageError, match="did you mean 'cuda'"):
+        make(tiny.gain(1.0), provider="cud")
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(ModelError, match="provider 'cuda' is not in this ONNX Runtime"):
+            make(tiny.gain(1.0), provider="cuda")
+
+
+def test_a_provider_that_falls_back_is_an_error(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    real = onnxruntime.InferenceSession
+
+    def session(data: bytes, options: Any, providers: list[str]) -> Any:
+        return real(data, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(ModelError, match="runs on CPUExecutionProvider"):
+        make(tiny.gain(1.0), provider="cuda")
+    assert make(tiny.gain(1.0), provider="auto").info.provider == "CPUExecutionProvider"
+
+
+def test_an_old_runtime_is_refused(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__version__", "1.23.2")
+    with pytest.raises(ModelError, match=r"1\.23\.2 is too old"):
+        make(tiny.gain(1.0))
+
+
+def test_unknown_options_are_the_users_mistake(make: Any) -> None:
+    with pytest.raises(UsageError, match="did you mean 'provider'"):
+        make(tiny.gain(1.0), provder="cpu")
+    with pytest.raises(UsageError, match="channels, not 3"):
+        make(tiny.gain(1.0), channels=3)
+
+
+def test_a_graph_that_is_not_what_its_metadata_says(make: Any) -> None:
+    with pytest.raises(ModelError, match="its metadata means"):
+        make(_claiming(replace(tiny.SPECTRAL, n_fft=1024)))
+    with pytest.raises(ModelError, match="has the inputs"):
+        make(_claiming(replace(tiny.SPECTRAL, states=(tiny.StateSpec("h", (1, 4)),))))
+
+
+def _claiming(metadata: Any) -> onnx.ModelProto:
+    """A good graph under another model's metadata."""
+    made = tiny.gain(1.0)
+    del made.metadata_props[:]
+    onnx.helper.set_model_props(made, metadata.to_props())
+    return made
