@@ -31,7 +31,7 @@ _SHARE = ("#0b0d17", "#123a4a", "#177e83", "#4fc9b0", "#d9ffe6")
 
 def magnitudes(audio: Audio, samplerate: int) -> Magnitudes:
     """Of the mean of the channels, `(HEIGHT, WIDTH)`: lowest frequency first."""
-    mono = np.mean(audio, axis=1, dtype=np.float64)
+    mono: Magnitudes = np.asarray(audio, np.float64).mean(axis=1)
     size = 2 * round(0.0464 * samplerate)  # 93 ms
     padded = np.pad(mono, (size // 2, size))
     starts = np.linspace(0, max(0, len(mono) - 1), WIDTH).astype(np.intp)

@@ -82,22 +82,28 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
         table.add_row(Text(result.model), latency(result), load(result), *both)
     console.print(table)
 
-    table = _table("SDR of each song: vocals / accompaniment, in dB (▾ worst)", first="song")
+    table = _table("SDR of each song: vocals, accompaniment below, in dB (▾ worst)", first="song")
     for result in rows:
-        table.add_column(Text(result.model), justify="right", min_width=11, overflow="fold")
+        table.add_column(Text(result.model), justify="right", overflow="fold")
     for songs in zip(*(result.songs for result in rows), strict=True):
         cells = []
         for song, result in zip(songs, rows, strict=True):
-            worst = ["▾" if song is result.worst(stem) else "" for stem in STEMS]
-            pair = [number(song.cold[stem]["sdr"]) for stem in STEMS]
-            cells.append(f"{pair[0]}{worst[0]}/{pair[1]}{worst[1]}")
+            scores = [number(song.cold[stem]["sdr"]) for stem in STEMS]
+            worst = ["▾" if song is result.worst(stem) else " " for stem in STEMS]
+            cells.append(f"{scores[0]}{worst[0]}\n{scores[1]}{worst[1]}")
         table.add_row(Text(songs[0].name), *cells)
     console.print(table)
 
 
 def _table(title: str, first: str = "model") -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column(first, overflow="fold", min_width=16)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column(first, overflow="fold", min_width=17 if first == "model" else None)
     return table
 
 
