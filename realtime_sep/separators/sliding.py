@@ -170,8 +170,16 @@ class _Helper:
         self.todo: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
 
+        self._thread = threading.Thread(target=self._work, name="realtime_sep masks", daemon=True)
+
     def start(self) -> None:
-        threading.Thread(target=self._work, name="realtime_sep masks", daemon=True).start()
+        self._thread.start()
+
+    def end(self) -> None:
+        """End after the run in hand: no interpreter may end while a network still computes."""
+        self.todo.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(_HANGS)
 
     def measure(self) -> float:
         """Seconds that one run takes, on silence, in the calling thread."""
@@ -289,7 +297,7 @@ class Sliding:
         self.reset()
         self._helper.start()
         # The helper must not outlive its stream, and must not keep it alive.
-        self._end = weakref.finalize(self, self._helper.todo.put, None)
+        self._end = weakref.finalize(self, self._helper.end)
 
     def close(self) -> None:
         """End the helper thread; the separator is of no more use."""
