@@ -31,6 +31,12 @@ STEMS = ("vocals", "accompaniment")
 Make = Callable[..., Separator]
 EVERY: dict[str, Make] = {"identity": Identity, "center": Center, "center-plain": PlainCenter}
 
+
+def _slow(samplerate: int) -> Separator:
+    """Several hops of latency."""
+    return Center(samplerate=samplerate, geometry=Geometry(1024, 768, 128))
+
+
 #: -120 dBFS.
 INAUDIBLE = 1e-6
 
@@ -368,20 +374,20 @@ def test_levels_that_were_absurd_leave_a_healthy_separator() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    name=st.sampled_from(list(EVERY)),
+    make=st.sampled_from([*EVERY.values(), _slow]),
     failures=st.dictionaries(
         st.integers(0, 60), st.sampled_from(["nan", "inf", "loud"]), max_size=12
     ),
     limiter=st.booleans(),
 )
 def test_a_failing_separator_is_not_heard(
-    name: str, failures: dict[int, str], limiter: bool
+    make: Make, failures: dict[int, str], limiter: bool
 ) -> None:
     """What leaves is finite, adds up to the mix without a gap, and has no step that the music does
     not have; the separator is reset each time, and heard again, unchanged, soon after the last."""
-    separator = Flaky(EVERY[name](samplerate=RATE), failures)
+    separator = Flaky(make(samplerate=RATE), failures)
     engine = Engine(separator, outputs=("mix", *STEMS), limiter=limiter)
-    time = np.arange(70 * 256)[:, np.newaxis] / RATE
+    time = np.arange(80 * 256)[:, np.newaxis] / RATE
     audio = (0.4 * np.sin(2 * np.pi * time * [220, 331])).astype(np.float32)
     out = run(engine, audio)
     assert np.all(np.isfinite(out))
@@ -391,11 +397,11 @@ def test_a_failing_separator_is_not_heard(
     assert np.abs(mix - dry).max() <= INAUDIBLE
     assert engine.bad_hops == separator.resets == len(failures)
 
-    clean = run(stems_engine(EVERY[name](samplerate=RATE)), audio)
+    clean = run(stems_engine(make(samplerate=RATE)), audio)
     step = np.abs(np.diff(clean, axis=0)).max()
     jumps = np.abs(np.diff(np.hstack([vocals, rest]), axis=0)).max()
     assert jumps <= 2 * step + 2 * 0.5 / FADE
-    if not failures or max(failures) < 66:
+    if max(failures, default=0) < len(out) // engine.hop - 8:
         np.testing.assert_array_equal(engine.stems, separator.sent)
 
 
