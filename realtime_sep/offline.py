@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,7 @@ class Separation:
     ) -> None:
         if samplerate < 1:
             raise UsageError(f"samplerate is in Hz and positive, not {samplerate}")
+        self._own = isinstance(separator, str)
         if isinstance(separator, str):
             separator = load_separator(
                 separator, samplerate=native_rate(samplerate), channels=channels, **options
@@ -113,6 +114,18 @@ class Separation:
             done = np.concatenate([self._back.process(done), self._back.flush(self._taken)])
         return self._shaped(done)
 
+    def close(self) -> None:
+        """Let go of the separator, if it was made here and holds on to anything."""
+        close = getattr(self.separator, "close", None)
+        if self._own and close is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _run(self, block: Float32) -> Float32:
         """All whole hops of what waits and `block`, the stems' channels side by side."""
         hop = self._engine.hop
@@ -144,9 +157,9 @@ def separate_stream(
         UsageError, ModelError: as `load_separator`.
         AudioFileError: as `AudioReader.blocks`.
     """
-    separation = Separation(separator, source.samplerate, source.channels, **options)
-    for stems in _stem_blocks(source, separation):
-        yield dict(zip(separation.stems, stems, strict=True))
+    with Separation(separator, source.samplerate, source.channels, **options) as separation:
+        for stems in _stem_blocks(source, separation):
+            yield dict(zip(separation.stems, stems, strict=True))
 
 
 def _stem_blocks(source: AudioSource, separation: Separation) -> Iterator[Float32]:
@@ -192,8 +205,8 @@ def separate(
         )
     if frames.shape[1] > 2:
         frames = frames @ downmix(("NONE",) * frames.shape[1], 2)
-    separation = Separation(separator, samplerate, frames.shape[1], **options)
-    parts = [separation.process(frames), separation.flush()]
+    with Separation(separator, samplerate, frames.shape[1], **options) as separation:
+        parts = [separation.process(frames), separation.flush()]
     stems = np.concatenate(parts, axis=1)
     if samples.ndim == 1:
         stems = stems[:, :, 0]
@@ -276,8 +289,10 @@ def separate_file(
     source = Path(path)
     with AudioReader(source) as probe:
         own_channels = probe.channels
-    with AudioReader(source, channels=min(own_channels, 2)) as reader, ExitStack() as files:
-        separation = Separation(separator, reader.samplerate, reader.channels, **options)
+    with AudioReader(source, min(own_channels, 2)) as reader, ExitStack() as files:
+        separation = files.enter_context(
+            Separation(separator, reader.samplerate, reader.channels, **options)
+        )
         if not stems and VOCALS not in separation.stems:
             raise UsageError(
                 f"{separator!r} has no stem 'vocals' to leave out (it has "
