@@ -100,9 +100,7 @@ def complex_product(a: Tensor, b: Tensor) -> Tensor:
         return torch.view_as_real(product)
     a_real, a_imag = a.unbind(-1)
     b_real, b_imag = b.unbind(-1)
-    return torch.stack(
-        [a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -1
-    )
+    return torch.stack([a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -1)
 
 
 class Block(nn.Module):

