@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 #: Display updates per second: quicker than the eye reads, slow enough to cost nothing.
 _REFRESH = 12
-#: Where both faders start when a microphone may hear the loudspeakers.
+#: Where both faders start at most when the output may come back as input.
 _SAFE_START_DB = -20.0
 #: The meters' left end.
 _FLOOR_DB = -60.0
 
 _NO_MICROPHONE = (
-    "monitor", "line", "loopback", "stereo mix", "what u hear", "spdif", "digital", "virtual",
+    "line", "loopback", "stereo mix", "what u hear", "spdif", "digital", "virtual",
     "blackhole", "cable", "soundflower", "null", "jack",
 )  # fmt: skip
 _NO_LOUDSPEAKER = (
@@ -133,7 +133,7 @@ def live(
         bool,
         typer.Option(
             "--full-level",
-            help="Start at full level even if a microphone may hear the loudspeakers.",
+            help="Start at full level even where the output may come back as input.",
         ),
     ] = False,
     as_json: Annotated[
@@ -172,13 +172,12 @@ def live(
             )
         ) as stream,
     ):
-        if not full_level and may_feed_back(stream.device):
+        if not full_level and (why := feedback(stream.device)):
             stream.set("music", min(music, _SAFE_START_DB))
             stream.set("vocals", min(vocals, _SAFE_START_DB))
             common.complain(
-                f"{stream.device}: a microphone may hear the loudspeakers and howl; starting at "
-                f"{_SAFE_START_DB:.0f} dB. Use headphones, or a monitor or line input as --input, "
-                "and then --full-level"
+                f"{stream.device}: {why}, which can howl; starting at {_SAFE_START_DB:.0f} dB. "
+                "Use headphones or another --input or --output, and then --full-level"
             )
         stream.start()
         play(stream, seconds, stopped, meters=not as_json)
@@ -208,18 +207,32 @@ def _null_backend(input: str | None, output: str | None) -> Any:
     return NullSpec()
 
 
-def may_feed_back(description: str) -> bool:
-    """Whether sound may go round from output to input, by the names in "input ▶ output (...)".
+def feedback(description: str) -> str:
+    """Why sound may go round from output to input, by the names in "input ▶ output (...)"; or "".
 
     Names are all there is to go by; where they tell nothing, a warning is the smaller harm.
     """
-    source, arrow, sink = description.lower().partition("▶")
+    source, arrow, sink = (part.strip() for part in description.lower().partition("▶"))
+    sink = sink.rpartition(" (")[0] or sink
     if not arrow or "null device" in source:
-        return False
-    return not (
-        any(word in source for word in _NO_MICROPHONE)
-        or any(word in sink for word in _NO_LOUDSPEAKER)
-    )
+        return ""
+    if "monitor" in source:
+        if sink in ("pulse", "default"):
+            sink = _default_sink()
+        return "it listens to what it plays" if sink and source.endswith(f" {sink}") else ""
+    if any(word in source for word in _NO_MICROPHONE):
+        return ""
+    if any(word in sink for word in _NO_LOUDSPEAKER):
+        return ""
+    return "a microphone may hear the loudspeakers"
+
+
+def _default_sink() -> str:
+    """Description of what PulseAudio or PipeWire plays on by default, in lower case."""
+    from realtime_sep.io import pulse
+
+    sinks = (e for e in pulse.endpoints() if e.kind == "output" and e.default)
+    return next((sink.description.lower() for sink in sinks), "")
 
 
 @contextmanager

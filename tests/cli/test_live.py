@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime_sep.cli.live import may_feed_back
+from realtime_sep.cli.live import feedback
 
 from .conftest import Cli
 
@@ -68,7 +68,8 @@ def test_a_signal_ends_it_with_the_summary(
         ),
         ("MacBook Pro Microphone ▶ MacBook Pro Speakers (Core Audio, 48000 Hz)", 1),
         ("USB Microphone ▶ USB Headphones (Windows WASAPI, 48000 Hz)", 0),
-        ("Monitor of Built-in Audio ▶ Built-in Audio (ALSA, 48000 Hz)", 0),
+        ("Monitor of Built-in Audio ▶ Built-in Audio (ALSA, 48000 Hz)", 1),
+        ("Monitor of Music ▶ Built-in Audio (ALSA, 48000 Hz)", 0),
         ("BlackHole 2ch ▶ MacBook Pro Speakers (Core Audio, 48000 Hz)", 0),
         ("Line In (Realtek) ▶ Speakers (Realtek) (Windows WASAPI, 48000 Hz)", 0),
         ("Microphone (Realtek) ▶ CABLE Input (VB-Audio) (Windows WASAPI, 48000 Hz)", 0),
@@ -77,4 +78,4 @@ def test_a_signal_ends_it_with_the_summary(
     ],
 )
 def test_feedback_is_foreseen(description: str, danger: int) -> None:
-    assert may_feed_back(description) == bool(danger)
+    assert bool(feedback(description)) == bool(danger)
