@@ -13,6 +13,7 @@ from realtime_sep import effects, separators
 from realtime_sep.effects import Effect
 from realtime_sep.errors import RealtimeSepError, UsageError, unknown
 from realtime_sep.separators import Separator
+from realtime_sep.types import SeparatorInfo
 
 SEPARATORS = "realtime_sep.separators"
 EFFECTS = "realtime_sep.effects"
@@ -56,7 +57,7 @@ def load_separator(
 
         return load(entry, samplerate=samplerate, channels=channels, **options)
     made = _call(name, factory, samplerate=samplerate, channels=channels, **options)
-    if not isinstance(made, Separator):
+    if not (isinstance(made, Separator) and isinstance(made.info, SeparatorInfo)):
         raise UsageError(f"plugin {name!r} makes no separator: it lacks part of the protocol")
     return made
 
@@ -76,7 +77,14 @@ def load_effect(name: str, **parameters: float) -> Effect:
     for parameter, value in parameters.items():
         if parameter not in (known := [p.name for p in effect.parameters]):
             raise unknown(f"parameter of effect {name!r}", parameter, known)
-        effect.set(parameter, value)
+        try:
+            effect.set(parameter, value)
+        except RealtimeSepError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"effect {name!r} does not take {parameter}={value!r}: {_line(error)}"
+            ) from error
     return effect
 
 
@@ -88,7 +96,9 @@ def _find(group: str, name: str, api_version: int) -> Any:
     try:
         target = found[0].load()
     except Exception as error:
-        raise UsageError(f"plugin {name!r} ({found[0].value}) cannot be loaded: {error}") from error
+        raise UsageError(
+            f"plugin {name!r} ({found[0].value}) cannot be loaded: {_line(error)}"
+        ) from error
     version = getattr(target, "api_version", api_version)
     if version != api_version:
         raise UsageError(
@@ -100,9 +110,13 @@ def _find(group: str, name: str, api_version: int) -> Any:
 
 def _call(name: str, factory: Any, **options: Any) -> Any:
     """Call a factory; an option that it does not take is the user's mistake, named as such."""
-    signature = inspect.signature(factory)
-    takes = signature.parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+    if not callable(factory):
+        raise UsageError(f"plugin {name!r} names {factory!r}, which makes nothing")
+    try:
+        takes = inspect.signature(factory).parameters
+    except ValueError:  # some callables written in C do not tell
+        takes = None
+    if takes is not None and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         for option in options:
             if option not in takes:
                 own = [p for p in takes if p not in ("samplerate", "channels")]
@@ -111,5 +125,10 @@ def _call(name: str, factory: Any, **options: Any) -> Any:
         return factory(**options)
     except RealtimeSepError:
         raise
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name!r} cannot be made with these options: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{name!r} cannot be made with these options: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error of somebody else's code in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -7,7 +7,7 @@ import numpy as np
 from realtime_sep.dsp.faders import Faders
 from realtime_sep.dsp.meters import linear
 from realtime_sep.effects.protocol import Parameter
-from realtime_sep.errors import UsageError
+from realtime_sep.errors import UsageError, unknown
 from realtime_sep.types import Float32
 
 
@@ -28,9 +28,11 @@ class Gain:
 
     def set(self, name: str, value: float) -> None:
         (parameter,) = self.parameters
+        if name != parameter.name:
+            raise unknown("parameter of effect 'gain'", name, [parameter.name])
         if not parameter.minimum <= value <= parameter.maximum:
             raise UsageError(
-                f"{name} goes from {parameter.minimum:g} to {parameter.maximum:g} dB, not to {value}"
+                f"{name} goes from {parameter.minimum:g} to {parameter.maximum:g} dB, not {value}"
             )
         self._gain = linear(value)
         if self._faders is not None:

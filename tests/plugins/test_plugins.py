@@ -1,0 +1,273 @@
+"""Plugins by name; whatever is wrong with one is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from realtime_sep.effects import Effect
+from realtime_sep.errors import RealtimeSepError, UsageError
+from realtime_sep.plugins import (
+    EFFECTS,
+    SEPARATORS,
+    available_effects,
+    available_separators,
+    load_effect,
+    load_separator,
+)
+from realtime_sep.separators import Separator
+
+Install = Callable[..., None]
+
+GOOD = """
+from realtime_sep.separators.identity import Identity
+from realtime_sep.effects.gain import Gain
+
+class Old(Identity):
+    api_version = 0
+
+class Newer(Gain):
+    api_version = 2
+
+class Right(Identity):
+    api_version = 1
+
+def anything(**options):
+    Right.options = options
+    return Right(samplerate=options["samplerate"])
+
+class Half:
+    info = None
+    def process(self, hop, stems): ...
+
+class Lying(Half):
+    def reset(self): ...
+
+def broken(*, samplerate, channels):
+    raise RuntimeError("first line\\n  second line")
+
+def needs_more(*, samplerate, channels, model): ...
+
+class Touchy(Gain):
+    def set(self, name, value):
+        raise KeyError(name)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a distribution as pip would leave it: a module, and entry points for it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    count = 0
+
+    def install(group: str, name: str, target: str, source: str = GOOD) -> None:
+        nonlocal count
+        count += 1
+        # Modules are remembered by name for as long as the tests run.
+        module = f"plugin_{abs(hash(tmp_path))}_{count}"
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        value = target if ":" in target else f"{module}:{target}"
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
+
+    return install
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The one line that a person gets to see."""
+    with pytest.raises(UsageError) as caught:
+        call()
+    message = str(caught.value)
+    assert isinstance(caught.value, RealtimeSepError)
+    assert "\n" not in message
+    assert message
+    return message
+
+
+# ---- what ships ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["identity", "center", "center-plain"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_own_separators_load_by_name(name: str, channels: int) -> None:
+    assert name in available_separators()
+    separator = load_separator(name, samplerate=48000, channels=channels)
+    assert isinstance(separator, Separator)
+    assert separator.info.name == name
+    assert (separator.info.samplerate, separator.info.channels) == (48000, channels)
+
+
+def test_own_effects_load_by_name_and_take_parameters() -> None:
+    assert "gain" in available_effects()
+    effect = load_effect("gain", db=-20.0)
+    assert isinstance(effect, Effect)
+    effect.prepare(48000, 2, 64)
+    block = np.ones((64, 2), np.float32)
+    effect.process(block)
+    np.testing.assert_allclose(block, 0.1, rtol=1e-6)
+
+
+def test_names_are_sorted_and_there_is_one_of_each() -> None:
+    for names in (available_separators(), available_effects()):
+        assert names == sorted(set(names))
+
+
+def test_options_reach_the_separator() -> None:
+    assert load_separator("center", profile="stage").info.hop == 128
+    assert load_separator("identity", hop=7).info.hop == 7
+
+
+def test_gain_keeps_to_its_block_and_moves_smoothly() -> None:
+    effect = load_effect("gain")
+    effect.prepare(48000, 1, 256)
+    block = np.ones((100, 1), np.float32)
+    effect.process(block)
+    assert np.all(block == 1)
+    effect.set("db", -60)
+    heard = [block]
+    for _ in range(12):
+        heard.append(np.ones((100, 1), np.float32))
+        effect.process(heard[-1])
+    curve = np.concatenate(heard)
+    assert np.abs(np.diff(curve, axis=0)).max() < 1 / 900
+    assert curve[-1] == pytest.approx(0.001)
+
+
+# ---- names and options that are wrong ------------------------------------------------------------
+
+
+def test_a_misspelt_name_gets_the_nearest() -> None:
+    assert "did you mean 'center-plain'?" in refusal(lambda: load_separator("center-plian"))
+    assert "did you mean 'gain'?" in refusal(lambda: load_effect("gian"))
+
+
+def test_a_name_far_from_all_gets_the_list() -> None:
+    message = refusal(lambda: load_separator("qqqq"))
+    assert "identity" in message
+    assert "center" in message
+    assert "gain" in refusal(lambda: load_effect("zzzz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("center", {"profil": "live"}, "did you mean 'profile'?"),
+        ("center", {"profile": "sudio"}, "did you mean 'studio'?"),
+        ("center", {"xyzzy": 1}, "known: geometry, profile"),
+        ("center", {"channels": 6}, "not 6"),
+        ("identity", {"hop": 0}, "at least 1"),
+        ("identity", {"hop": "many"}, "'identity' cannot be made"),
+    ],
+)
+def test_a_wrong_option_is_named(name: str, options: dict[str, object], expected: str) -> None:
+    assert expected in refusal(lambda: load_separator(name, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"dB": 3}, "did you mean 'db'?"),
+        ({"db": 25}, "from -60 to 24 dB"),
+        ({"db": float("nan")}, "from -60 to 24 dB"),
+        ({"db": "loud"}, "does not take db='loud'"),
+    ],
+)
+def test_a_wrong_parameter_is_named(parameters: dict[str, float], expected: str) -> None:
+    assert expected in refusal(lambda: load_effect("gain", **parameters))
+
+
+def test_an_effect_knows_its_parameters_itself() -> None:
+    effect = load_effect("gain")
+    assert "did you mean 'db'?" in refusal(lambda: effect.set("dbs", 1))
+
+
+# ---- other people's plugins ----------------------------------------------------------------------
+
+
+def test_a_plugin_is_found_as_soon_as_it_is_installed(install: Install) -> None:
+    install(SEPARATORS, "theirs", "Right")
+    assert "theirs" in available_separators()
+    assert load_separator("theirs", samplerate=8000).info.samplerate == 8000
+    assert "did you mean 'theirs'?" in refusal(lambda: load_separator("their"))
+
+
+def test_a_factory_may_take_any_option(install: Install) -> None:
+    install(SEPARATORS, "any", "anything")
+    separator = load_separator("any", samplerate=8000, channels=1, whatever=3)
+    assert separator.options == {"samplerate": 8000, "channels": 1, "whatever": 3}  # type: ignore[attr-defined]
+
+
+def test_another_version_of_the_interface_is_refused(install: Install) -> None:
+    install(SEPARATORS, "old", "Old")
+    install(EFFECTS, "newer", "Newer")
+    message = refusal(lambda: load_separator("old"))
+    assert "'old'" in message
+    assert "version 0" in message
+    assert "this is version 1" in message
+    assert "version 2" in refusal(lambda: load_effect("newer"))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("import no_such_module_at_all", "X", "no_such_module_at_all"),
+        ("def broken(:", "X", "SyntaxError"),
+        ("raise OSError('one\\n\\n   two')", "X", "OSError: one two"),
+        ("raise RuntimeError", "X", "RuntimeError"),
+        ("", "Missing", "Missing"),
+        ("", "no_such_module_at_all:X", "no_such_module_at_all"),
+    ],
+)
+@pytest.mark.parametrize("group", [SEPARATORS, EFFECTS])
+def test_a_plugin_that_cannot_be_imported(
+    install: Install, group: str, source: str, target: str, expected: str
+) -> None:
+    install(group, "sick", target, source)
+    load = load_separator if group == SEPARATORS else load_effect
+    message = refusal(lambda: load("sick"))
+    assert "plugin 'sick'" in message
+    assert "cannot be loaded" in message
+    assert expected in message
+
+
+def test_a_sick_plugin_does_not_hide_the_healthy(install: Install) -> None:
+    install(SEPARATORS, "sick", "X", "import no_such_module_at_all")
+    assert {"sick", "center"} <= set(available_separators())
+    load_separator("center")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("Half", "'odd'"),
+        ("Lying", "'odd'"),
+        ("number", "3"),
+        ("builtins:dict", "makes no separator"),
+        ("broken", "RuntimeError: first line second line"),
+        ("needs_more", "model"),
+    ],
+)
+def test_what_is_no_separator_is_refused(install: Install, target: str, expected: str) -> None:
+    install(SEPARATORS, "odd", target)
+    assert expected in refusal(lambda: load_separator("odd"))
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("number", "3"), ("builtins:dict", "makes no effect"), ("Half", "makes no effect")],
+)
+def test_what_is_no_effect_is_refused(install: Install, target: str, expected: str) -> None:
+    install(EFFECTS, "odd", target)
+    assert expected in refusal(lambda: load_effect("odd"))
+
+
+def test_an_effect_that_chokes_on_a_value(install: Install) -> None:
+    install(EFFECTS, "touchy", "Touchy")
+    assert "'touchy' does not take db=1" in refusal(lambda: load_effect("touchy", db=1))
