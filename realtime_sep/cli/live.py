@@ -29,11 +29,11 @@ _FLOOR_DB = -60.0
 
 _NO_MICROPHONE = (
     "line", "loopback", "stereo mix", "what u hear", "spdif", "digital", "virtual",
-    "blackhole", "cable", "soundflower", "null", "jack",
+    "blackhole", "cable", "soundflower", "null",
 )  # fmt: skip
 _NO_LOUDSPEAKER = (
     "headphone", "headset", "earphone", "airpods", "buds", "virtual", "blackhole", "cable",
-    "soundflower", "null", "jack",
+    "soundflower", "null",
 )  # fmt: skip
 
 
@@ -214,8 +214,8 @@ def feedback(description: str) -> str:
     """
     source, arrow, sink = (part.strip() for part in description.lower().partition("▶"))
     sink = sink.rpartition(" (")[0] or sink
-    if not arrow or "null device" in source:
-        return ""
+    if not arrow or "(jack audio" in description.lower() or source == "jack":
+        return ""  # the null device; or JACK, where people see what they connect
     if "monitor" in source:
         if sink in ("pulse", "default"):
             sink = _default_sink()
