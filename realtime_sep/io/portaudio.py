@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from realtime_sep.errors import DeviceError, UsageError, unknown
-from realtime_sep.io import pulse
+from realtime_sep.io import jack, pulse
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
 
@@ -103,13 +103,15 @@ class PortAudioDevice:
                 f"channels, the buses {', '.join(config.outputs)} need {self.out_channels}"
             )
         self.samplerate = int(config.samplerate or self._out["default_samplerate"])
-        self.blocks: tuple[int, ...] = (config.blocksize,)
         self.latency = 0
         names = [
             routed.describe(kind) if routed is not None and routed.describe(kind) else d["name"]
             for kind, d in (("input", self._in), ("output", self._out))
         ]
         api = sd.query_hostapis(self._out["hostapi"])["name"]
+        period = jack.period() if "JACK" in api else None
+        self.blocks: tuple[int, ...] = (period or config.blocksize,)
+        self._blocksize = 0 if period else config.blocksize  # 0: as the host has them
         self.description = f"{names[0]} ▶ {names[1]} ({api}, {self.samplerate} Hz)"
         try:
             sd.check_input_settings(
@@ -160,7 +162,7 @@ class PortAudioDevice:
             self._stream = sd._StreamBase(
                 kind="duplex",
                 samplerate=self.samplerate,
-                blocksize=self.blocks[0],
+                blocksize=self._blocksize,
                 device=(self._in["index"], self._out["index"]),
                 channels=(self.in_channels, self.out_channels),
                 dtype="float32",

@@ -1,0 +1,82 @@
+"""A JACK client that plays a tape and records another one, in step: frame n of both is one moment.
+
+PortAudio lists JACK clients as devices, so the stream under test is opened with the tape as its
+input and output.  Its ports are the only thing between them: no device, no conversion.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from audio_servers import JackServer
+
+from realtime_sep.types import Float32
+
+try:
+    import jack
+except (ImportError, OSError) as error:  # the package, or the library
+    pytest.skip(f"JACK-Client cannot be imported: {error}", allow_module_level=True)
+
+
+class Tape:
+    """Name of the client: "tape"."""
+
+    def __init__(self, server: JackServer, channels: int = 2) -> None:
+        self._client = jack.Client("tape", servername=server.name, no_start_server=True)
+        self._outs = [self._client.outports.register(f"out_{c}") for c in range(channels)]
+        self._ins = [self._client.inports.register(f"in_{c}") for c in range(channels)]
+        self._playing: tuple[Any, Any] | None = None
+        self._position = 0
+        self._done = threading.Event()
+        self._expected: int | None = None
+        #: Cycles that the server left out while the tape ran: what was recorded then is torn.
+        self.lost = 0
+        self._client.set_process_callback(self._process)
+        self._client.activate()
+
+    def _process(self, frames: int) -> None:
+        playing, now = self._playing, self._client.last_frame_time
+        if playing is None:
+            for port in self._outs:
+                port.get_array()[:] = 0
+            return
+        audio, recorded = playing
+        start, end = self._position, self._position + frames
+        if end > len(audio):
+            self._playing = None
+            self._done.set()
+            return
+        self.lost += self._expected is not None and now != self._expected
+        self._expected = (now + frames) & 0xFFFFFFFF
+        for c, port in enumerate(self._outs):
+            port.get_array()[:] = audio[start:end, c]
+        for c, port in enumerate(self._ins):
+            recorded[start:end, c] = port.get_array()
+        self._position = end
+
+    def run(self, audio: Float32) -> Float32:
+        """Play all of it (whole cycles); what came in meanwhile, as long."""
+        recorded = np.zeros_like(audio)
+        self._position, self._expected, self.lost = 0, None, 0
+        self._done.clear()
+        self._playing = audio, recorded
+        seconds = len(audio) / self._client.samplerate
+        assert self._done.wait(2 * seconds + 10), "the JACK server stands still"
+        return recorded
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.deactivate()  # an active client with callbacks in Python would hang at exit
+        self._client.close()
+
+
+def lag(recorded: Float32, played: Float32) -> int:
+    """Frames by which `recorded` lags `played`, by correlation of the first channel."""
+    size = 2 * len(played)
+    spectrum = np.fft.rfft(recorded[:, 0], size) * np.conj(np.fft.rfft(played[:, 0], size))
+    return int(np.argmax(np.fft.irfft(spectrum)))
