@@ -1,8 +1,8 @@
 """What the worker does with a hop: the time of `Engine.process`, against the hop itself.
 
 Everything is on: meters, guard, faders, limiter (idle and at work), on music-like noise; denormals
-are flushed, as in the worker.  Prints JSON: microseconds per hop, by the clock and of processor time
-(the same, but for what else the machine had to do), and the part of the hop that the 99th
+are flushed, as in the worker.  Prints JSON: microseconds per hop, by the clock and of processor
+time (the same, but for what else the machine had to do), and the part of the hop that the 99th
 percentile takes.  `--realtime` runs at the worker's priority, where that is permitted.
 
     python benchmarks/worker.py [--seconds 60] [--samplerate 48000] [--realtime]
