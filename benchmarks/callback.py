@@ -2,8 +2,8 @@
 
 `direct` calls it again and again (warm caches: a machine's best).  `clocked` lets the null device
 call it at the pace of a card (cold caches, other programs), with a worker that looks for itself
-every millisecond.  `waking` has the worker wait for its wake, as a live stream does: the system call
-that wakes a thread on another core is the machine's price, not ours, and comes last in the callback.
+every millisecond.  `waking` has the worker wait for its wake, as a live stream does: the system
+call that wakes a thread on another core is the machine's price, and comes last in the callback.
 
 Percentiles are upper ends of quarter-octave buckets: at most 19 % too high.
 

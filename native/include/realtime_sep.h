@@ -104,7 +104,8 @@ uint64_t rs_watch_read(const rs_watch *watch, rs_stall *stalls, uint64_t room);
 
 /* Moves frames between a device and two rings.  The input ring carries `channels`, the output ring
  * `out_channels`; the output ring is filled with `prefill` frames of silence when the bridge is
- * made, and must have room for a largest block and the guard.
+ * made.  The input ring must hold at least a hop, two of the largest blocks and the guard, the
+ * output ring a hop, a largest block and the guard.
  *
  * Lateness.  `guard` finished frames are always held back, so that when the worker has not
  * delivered in time there is something left to fade: over `guard` frames to the dry signal (the
@@ -114,7 +115,8 @@ uint64_t rs_watch_read(const rs_watch *watch, rs_stall *stalls, uint64_t room);
  * block and the guard again, the output fades back over `guard` frames.
  *
  * Overflow.  Input that finds the ring full is owed as silence and written as soon as there is
- * room, so the timeline never shifts. */
+ * room, so the timeline never shifts; it fades out before and in afterwards, over `guard` frames.
+ */
 typedef struct rs_bridge rs_bridge;
 
 typedef struct {

@@ -43,9 +43,9 @@ struct rs_bridge {
     uint64_t delay_mask;
     float *nowhere; /* takes the output that a host does not want */
     uint64_t position;
-    uint64_t owed;    /* frames of silence still to be written to the input ring */
-    uint32_t entry;   /* of `guard`: rises from 0 when input follows owed silence, so as not to click */
-    uint64_t lacking; /* the debt, before it is published */
+    uint64_t owed;     /* frames of silence still to be written to the input ring */
+    uint32_t presence; /* of `guard`, of the input in its ring */
+    uint64_t lacking;  /* the debt, before it is published */
     uint32_t weight;
     uint32_t volume; /* of `guard`: falls to 0 once finishing */
     int leaving;     /* the weight has fallen since it last rose */
@@ -98,14 +98,19 @@ enum { MAX_BLOCK = 1 << 20, MAX_CHANNELS = 1024, MAX_LATENCY = 1 << 24 };
 
 static int valid(const rs_bridge_config *config, const rs_ring *in, const rs_ring *out) {
     const int output = config->out_channels > 0;
+    const uint64_t hop = config->hop;
+    const uint64_t block = config->max_block;
     return in != NULL && config->max_block > 0 && config->max_block <= MAX_BLOCK &&
            config->guard > 0 && config->guard <= MAX_BLOCK && config->latency <= MAX_LATENCY &&
            config->in_channels <= MAX_CHANNELS && rs_ring_channels(in) == config->channels &&
-           config->hop > 0 && config->hop <= rs_ring_capacity(in) && config->ceiling > 0 &&
-           isfinite(config->ceiling) && (out != NULL || !output) &&
-           /* A block and the guard must fit, or the output could never be wet. */
+           config->hop > 0 && config->ceiling > 0 && isfinite(config->ceiling) &&
+           (out != NULL || !output) &&
+           /* What one callback owes and the next brings must fit at once beside a hop half
+            * gathered, or input once lost would be lost for ever; likewise a worker that can write
+            * no hop must mean that there is a block and the guard to play. */
+           rs_ring_capacity(in) >= hop + 2 * block + config->guard &&
            (!output || (rs_ring_channels(out) == config->out_channels &&
-                        rs_ring_capacity(out) >= (uint64_t)config->max_block + config->guard &&
+                        rs_ring_capacity(out) >= hop + block + config->guard &&
                         rs_ring_write_space(out) >= config->prefill));
 }
 
@@ -129,7 +134,7 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
     bridge->delay_mask = delay - 1;
     bridge->weight = (uint32_t)smaller(config->guard, config->prefill);
     bridge->volume = config->guard;
-    bridge->entry = config->guard;
+    bridge->presence = (uint32_t)smaller(config->guard, rs_ring_write_space(in));
     atomic_init(&bridge->dry, 1.0F);
     bridge->mapped = samples(config->max_block, config->channels);
     if (config->out_channels > 0) {
@@ -190,23 +195,43 @@ static void map(const rs_bridge *bridge, const float *input, uint64_t frames) {
     }
 }
 
+/* Fades the mapped block where the ring fills up or has room again; returns how many frames of it
+ * are to be written.  As in playing: as long as `presence` is above 0 the ring has room for at
+ * least as many frames, so the way down to silence is always there to be walked. */
+static uint64_t present(rs_bridge *bridge, uint64_t frames) {
+    const uint32_t guard = bridge->config.guard;
+    const uint32_t channels = bridge->config.channels;
+    rs_span span;
+    uint64_t room = bridge->owed > 0 ? 0 : rs_ring_claim_write(bridge->in, frames + guard, &span);
+    const int enough = room >= frames + guard;
+    if (enough && bridge->presence == guard) {
+        return frames;
+    }
+    for (uint64_t i = 0; i < frames; i++, room--) {
+        if (enough) {
+            bridge->presence += bridge->presence < guard;
+        } else if (bridge->presence == 0) {
+            return i;
+        } else if (bridge->presence == room) {
+            bridge->presence--;
+        }
+        if (bridge->presence < guard) {
+            const float share = (float)bridge->presence / (float)guard;
+            for (uint32_t c = 0; c < channels; c++) {
+                bridge->mapped[i * channels + c] *= share;
+            }
+        }
+    }
+    return frames;
+}
+
 /* Frames enter the ring in their order, so while silence is owed new frames must be owed too. */
 static void record(rs_bridge *bridge, uint64_t frames, uint64_t *patience) {
     const uint64_t silence = rs_ring_write(bridge->in, NULL, smaller(bridge->owed, *patience));
     *patience -= silence;
     bridge->owed -= silence;
-    const uint32_t guard = bridge->config.guard;
-    const uint32_t channels = bridge->config.channels;
-    for (uint64_t i = 0; bridge->owed == 0 && bridge->entry < guard && i < frames; i++) {
-        const float share = (float)bridge->entry++ / (float)guard;
-        for (uint32_t c = 0; c < channels; c++) {
-            bridge->mapped[i * channels + c] *= share;
-        }
-    }
-    const uint64_t written =
-        bridge->owed > 0 ? 0 : rs_ring_write(bridge->in, bridge->mapped, frames);
+    const uint64_t written = rs_ring_write(bridge->in, bridge->mapped, present(bridge, frames));
     bridge->owed += frames - written;
-    bridge->entry = bridge->owed > 0 ? 0 : bridge->entry;
     add(&bridge->overflow_frames, frames - written);
 }
 
