@@ -197,21 +197,21 @@ class JackServer(Server):
         }
         self._log = directory / "jackd.log"
         self._killed = False
-        self._start(["-R"])
+        self._start("-R")
 
-    def _start(self, realtime: list[str]) -> None:
+    def _start(self, realtime: str) -> None:
         self.process = Process(
-            ["jackd", "-n", self.name, "-S", *realtime, "-d", "dummy"]
-            + ["-r", str(self.samplerate), "-p", str(self.period), "-C", "2", "-P", "2"],
+            f"jackd -n {self.name} -S {realtime} -d dummy -r {self.samplerate} -p {self.period}"
+            " -C 2 -P 2".split(),
             self._log,
             self.environment,
         )
         try:
             self._await(lambda: self._answers("jack_lsp"), self.process)
         except pytest.fail.Exception:
-            if not realtime:
+            if realtime == "-r":
                 raise
-            self._start(["-r"])  # real-time priority may be refused
+            self._start("-r")  # real-time priority may be refused
 
     def kill(self) -> None:
         self._killed = True
@@ -220,7 +220,7 @@ class JackServer(Server):
     def stop(self) -> None:
         if self._killed:  # see `name`
             self._killed = False
-            self._start(["-R"])
+            self._start("-R")
         super().stop()
 
 
@@ -239,14 +239,14 @@ class PulseServer(Server):
             "PULSE_COOKIE": str(directory / "cookie"),
             "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null",
         }
-        arguments = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no"]
+        arguments = ["pulseaudio", "-n", "--fail=yes", "--daemonize=no", "--use-pid-file=no"]
         arguments += ["--exit-idle-time=-1", "--disable-shm=yes", "--realtime=yes"]
         arguments += ["-L", f"module-native-protocol-unix socket={socket} auth-anonymous=1"]
         for name, description in sinks.items():
             arguments += [
                 "-L",
                 f"module-null-sink sink_name={name} rate={samplerate} channels=2 format=float32le "
-                f"sink_properties=device.description='{description}'",
+                f"sink_properties=\"device.description='{description}'\"",
             ]
         self.process = Process(arguments, directory / "pulseaudio.log", self.environment)
         self._pins: list[Process] = []

@@ -163,7 +163,7 @@ def test_wrong_rate_is_one_clear_error(jack_server: Callable[..., JackServer]) -
     from realtime_sep.errors import DeviceError
 
     jack_server(48000, 256)
-    with pytest.raises(DeviceError, match="JACK.*[Ss]ample rate"):
+    with pytest.raises(DeviceError, match=r"JACK.*[Ss]ample rate"):
         open_stream(
             "identity", input="system", output="system", config=StreamConfig(samplerate=44100)
         )
