@@ -45,25 +45,29 @@ def _analyse(hop, history, position, window, time, freq, spectrum, axes):  # typ
             time[older + i] = ring[i] * window[older + i]
         c2c(time, freq, axes, True, np.float32(1), 1)  # type: ignore[arg-type]
         # Real left and imaginary right part by the symmetry of real signals' spectra.
-        spectrum[left, 0] = freq[0].real
-        spectrum[left, half] = freq[half].real
-        for k in range(1, half):
-            a = freq[k]
-            b = freq[n_fft - k]
-            spectrum[left, k] = complex(_HALF * (a.real + b.real), _HALF * (a.imag - b.imag))
+        one = spectrum[left]
+        one[0] = freq[0].real
+        one[half] = freq[half].real
         if right < channels:
-            spectrum[right, 0] = freq[0].imag
-            spectrum[right, half] = freq[half].imag
+            other = spectrum[right]
+            other[0] = freq[0].imag
+            other[half] = freq[half].imag
             for k in range(1, half):
                 a = freq[k]
                 b = freq[n_fft - k]
-                spectrum[right, k] = complex(_HALF * (a.imag + b.imag), _HALF * (b.real - a.real))
+                one[k] = complex(_HALF * (a.real + b.real), _HALF * (a.imag - b.imag))
+                other[k] = complex(_HALF * (a.imag + b.imag), _HALF * (b.real - a.real))
+        else:
+            one[1:half] = freq[1:half]
     return (position + hop.shape[0]) % n_fft
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _synthesise(spectrum, time, freq, window, overlap, out, axes):  # type: ignore[no-untyped-def]
-    """Inverse transform, window the last S samples, overlap-add, emit the finished hop."""
+    """Inverse transform, window the last S samples, overlap-add, emit the finished hop.
+
+    The last H of the sums are never written and stay zero: what moves in from the right.
+    """
     n_fft = time.shape[0]
     half = n_fft // 2
     synthesis = window.shape[0]
@@ -98,8 +102,6 @@ def _synthesise(spectrum, time, freq, window, overlap, out, axes):  # type: igno
                 out[i, right] = done.imag
         for i in range(synthesis - hop):
             sums[i] = sums[i + hop] + tail[i + hop] * window[i + hop]
-        for i in range(synthesis - hop, synthesis):
-            sums[i] = 0
 
 
 class Analysis:
