@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _REFRESH = 12
 #: Where both faders start at most when the output may come back as input.
 _SAFE_START_DB = -20.0
+#: What a key moves a fader by, where it ends at the bottom, and at the top.
+_STEP_DB = 2.0
+_OFF_BELOW_DB = -42.0
+_LOUDEST_DB = 6.0
 #: The meters' left end.
 _FLOOR_DB = -60.0
 
@@ -45,7 +49,7 @@ def _decibels(text: str) -> float:
         value = float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a level; give dB, like -12, or off") from None
-    if not value <= 6:
+    if not value <= _LOUDEST_DB:
         raise typer.BadParameter(f"{text} dB is too loud; at most 6")
     return value
 
@@ -173,14 +177,21 @@ def live(
         ) as stream,
     ):
         if not full_level and (why := feedback(stream.device)):
-            stream.set("music", min(music, _SAFE_START_DB))
-            stream.set("vocals", min(vocals, _SAFE_START_DB))
+            vocals, music = min(vocals, _SAFE_START_DB), min(music, _SAFE_START_DB)
+            stream.set("vocals", vocals)
+            stream.set("music", music)
             common.complain(
                 f"{stream.device}: {why}, which can howl; starting at {_SAFE_START_DB:.0f} dB. "
                 "Use headphones or another --input or --output, and then --full-level"
             )
         stream.start()
-        play(stream, seconds, stopped, meters=not as_json)
+        play(
+            stream,
+            seconds,
+            stopped,
+            faders=Faders(stream, vocals, music),
+            meters=not as_json,
+        )
         stats = stream.stats
         stream.stop()
         for notice in stream.notices():
@@ -253,46 +264,94 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+class Faders:
+    """Where the two faders stand, and the keys that move them."""
+
+    HINT = "keys: v V voice down and up, m M music down and up, q ends"
+
+    def __init__(self, stream: Stream, vocals: float, music: float) -> None:
+        self._stream = stream
+        self._levels = {"vocals": vocals, "music": music}
+
+    def press(self, keys: str) -> None:
+        """Do what these keys mean; others mean nothing."""
+        for key in keys:
+            name = {"v": "vocals", "m": "music"}.get(key.lower())
+            if name is not None:
+                self._move(name, _STEP_DB if key.isupper() else -_STEP_DB)
+
+    def _move(self, name: str, step: float) -> None:
+        level = max(self._levels[name], _OFF_BELOW_DB) + step
+        if level <= _OFF_BELOW_DB:
+            level = -math.inf
+        self._levels[name] = level = min(level, _LOUDEST_DB)
+        self._stream.set(name, level)
+
+    def __str__(self) -> str:
+        return "   ".join(
+            f"{name} {level:+.0f} dB" if math.isfinite(level) else f"{name} off"
+            for name, level in self._levels.items()
+        )
+
+
 def play(
     stream: Stream,
     seconds: float | None = None,
     stopped: Callable[[], bool] = lambda: False,
     *,
+    faders: Faders | None = None,
     meters: bool = True,
 ) -> None:
     """Let a started stream play until it ends, the time is over, or somebody asks to stop.
 
     Args:
+        faders: to be moved by keys.
         meters: show them, if there is a terminal to show them on.
     """
     end = math.inf if seconds is None else time.monotonic() + seconds
-    with _display(stream, meters and sys.stdout.isatty()) as update:
+    meters = meters and sys.stdout.isatty()
+    with _keys(meters and faders is not None) as keys, _display(stream, faders, meters) as update:
         while not stopped():
             left = end - time.monotonic()
             if left <= 0 or stream.wait(min(left, 1 / _REFRESH)):
                 break
+            typed = keys()
+            if "q" in typed:
+                break
+            if faders is not None:
+                faders.press(typed)
             update()
 
 
+def _keys(wanted: bool) -> AbstractContextManager[Callable[[], str]]:
+    from realtime_sep.cli.keys import pressed
+
+    return pressed() if wanted else nullcontext(lambda: "")
+
+
 @contextmanager
-def _display(stream: Stream, visible: bool) -> Iterator[Callable[[], None]]:
+def _display(stream: Stream, faders: Faders | None, visible: bool) -> Iterator[Callable[[], None]]:
     if not visible:
         yield lambda: None
         return
     from rich.live import Live
 
     notices: list[str] = []
-    with Live(auto_refresh=False) as screen:
+    with Live(auto_refresh=False, transient=True) as screen:
 
         def update() -> None:
             notices.extend(stream.notices())
-            screen.update(_panel(stream, stream.stats, notices), refresh=True)
+            screen.update(_panel(stream, stream.stats, faders, notices), refresh=True)
 
         update()
         yield update
+    for notice in notices:
+        print(notice, file=sys.stderr)
 
 
-def _panel(stream: Stream, stats: StreamStats, notices: list[str]) -> RenderableType:
+def _panel(
+    stream: Stream, stats: StreamStats, faders: Faders | None, notices: list[str]
+) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -313,10 +372,12 @@ def _panel(stream: Stream, stats: StreamStats, notices: list[str]) -> Renderable
     counters = Text(
         f"{stats.elapsed:7.1f} s   load {100 * stats.load:4.1f} %   "
         f"worker p99 {1e3 * stats.worker_p99:.2f} of {1e3 * stats.hop / stats.samplerate:.1f} ms   "
-        f"late {stats.late_blocks}   xruns {stats.xruns}   "
-        f"loudness {loudness}"
+        f"late {stats.late_blocks}   xruns {stats.xruns}   loudness {loudness}"
     )
-    return Group(head, levels, counters, *(Text(notice, style="yellow") for notice in notices))
+    foot = [] if faders is None else [Text(f"{faders}   {faders.HINT}", style="dim")]
+    return Group(
+        head, levels, counters, *foot, *(Text(notice, style="yellow") for notice in notices)
+    )
 
 
 def _bar(db: float, width: int = 40) -> RenderableType:

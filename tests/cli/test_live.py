@@ -59,6 +59,42 @@ def test_a_signal_ends_it_with_the_summary(
     assert json.loads(out)["stats"]["hops"] >= 0
 
 
+def test_meters_and_keys_in_a_terminal() -> None:
+    pty = pytest.importorskip("pty")
+    terminal, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "realtime_sep", "live", "--input", "null"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "140", "LINES": "40"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+
+    def read_until(words: str) -> str:
+        seen = ""
+        deadline = time.monotonic() + 60
+        while words not in seen:
+            assert time.monotonic() < deadline, seen[-2000:]
+            try:
+                seen += os.read(terminal, 65536).decode(errors="ignore")
+            except OSError:  # how Linux says that the other side is closed
+                pytest.fail(f"it ended: {seen[-2000:]}")
+        return seen
+
+    read_until("vocals off")
+    os.write(terminal, b"VVm")
+    read_until("vocals -38 dB")
+    read_until("music -2 dB")
+    os.write(terminal, b"q")
+    read_until("late blocks")  # the summary
+    assert child.wait(30) == 0
+    assert child.stderr is not None
+    assert child.stderr.read() == b""
+    os.close(terminal)
+
+
 @pytest.mark.parametrize(
     ("description", "danger"),
     [
