@@ -12,7 +12,6 @@ import math
 import numpy as np
 from numba import njit
 
-from realtime_sep.dsp.delay import _delay
 from realtime_sep.types import Float32
 
 #: Release time constant in seconds: slow enough not to distort bass, fast enough not to pump.
@@ -42,32 +41,33 @@ def _limit(block, line, asked, gains, position, ceiling, release):  # type: igno
     channels = block.shape[1]
     reduced = False
     bad = 0
-    if _quiet(block, gains, ceiling):
-        return _delay(block, line, position, block), reduced, bad
+    idle = _quiet(block, gains, ceiling)
     held = gains[position - 1]
     for i in range(block.shape[0]):
-        peak = np.float32(0)
-        for c in range(channels):
-            x = block[i, c]
-            if not abs(x) < np.inf:
-                x = np.float32(0)
-                block[i, c] = x
-                bad += 1
-            peak = max(peak, abs(x))
-        wanted = ceiling / peak if peak > ceiling else np.float32(1)
-        # The minimum over the last look + 1 samples; asked[position] is the oldest of them.
-        least = wanted
-        for k in range(look):
-            least = min(least, asked[k])
-        asked[position] = wanted
-        held = 1.0 if held > 0.99999 else held + (1.0 - held) * release
-        held = min(held, least)
-        gains[position] = held
-        total = 0.0
-        for k in range(look):
-            total += gains[k]
-        gain = total / look
-        reduced |= gain < 1.0
+        gain = 1.0
+        if not idle:
+            peak = np.float32(0)
+            for c in range(channels):
+                x = block[i, c]
+                if not abs(x) < np.inf:
+                    x = np.float32(0)
+                    block[i, c] = x
+                    bad += 1
+                peak = max(peak, abs(x))
+            wanted = ceiling / peak if peak > ceiling else np.float32(1)
+            # The minimum over the last look + 1 samples; asked[position] is the oldest of them.
+            least = wanted
+            for k in range(look):
+                least = min(least, asked[k])
+            asked[position] = wanted
+            held = 1.0 if held > 0.99999 else held + (1.0 - held) * release
+            held = min(held, least)
+            gains[position] = held
+            total = 0.0
+            for k in range(look):
+                total += gains[k]
+            gain = total / look
+            reduced |= gain < 1.0
         for c in range(channels):
             past = line[position, c]
             line[position, c] = block[i, c]
