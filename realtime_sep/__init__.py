@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from realtime_sep.blocks import BlockSeparator
     from realtime_sep.engine import Engine
     from realtime_sep.errors import (
         AudioFileError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "blocks": ("BlockSeparator",),
     "engine": ("Engine",),
     "errors": (
         "AudioFileError",
@@ -65,6 +67,7 @@ __all__ = [
     "PROFILES",
     "AudioFileError",
     "Block",
+    "BlockSeparator",
     "DeviceError",
     "Engine",
     "EngineError",

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from realtime_sep.cli import devices, doctor, live, separate
+from realtime_sep.cli import devices, doctor, live, pipe, separate
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 PROGRAM = "realtime-sep"
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.command("live")(live.live)
 app.command("separate")(separate.separate)
+app.command("pipe")(pipe.pipe)
 app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
 

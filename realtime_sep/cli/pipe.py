@@ -1,0 +1,284 @@
+"""`realtime-sep pipe`: audio on stdin, separated audio on stdout."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from enum import StrEnum
+from io import FileIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from realtime_sep.cli.live import _decibels
+from realtime_sep.errors import UsageError
+
+if TYPE_CHECKING:
+    from realtime_sep.io.pipe import PcmReader, PcmWriter
+    from realtime_sep.separators import Separator
+    from realtime_sep.types import Float32
+
+#: What a shell shows of a program that went away with its reader: 128 + SIGPIPE.
+_BROKEN_PIPE = 141
+
+_EXAMPLE = (
+    "ffmpeg -i song.mp3 -f wav - | realtime-sep pipe --format wav | ffmpeg -f wav -i - karaoke.mp3"
+)
+
+
+class Format(StrEnum):
+    f32le = "f32le"
+    s16le = "s16le"
+    wav = "wav"
+
+
+def pipe(
+    format: Annotated[
+        Format,
+        typer.Option("--format", "-f", help="Of input and output; WAV comes out as 32-bit float."),
+    ],
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            "--rate", metavar="HZ", min=1000, help="Sample rate.", show_default="what the WAV says"
+        ),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            "--channels", metavar="N", min=1, help="1 or 2.", show_default="2, or what the WAV says"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="Separator to use.", show_default="the best one"
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            metavar="NAME",
+            help="studio, live or stage: quality against delay.",
+            show_default="the separator's own",
+        ),
+    ] = None,
+    vocals: Annotated[
+        float | None,
+        typer.Option(
+            "--vocals",
+            metavar="DB",
+            parser=_decibels,
+            help="Level of the voice in dB, or off.",
+            show_default="off",
+        ),
+    ] = None,
+    music: Annotated[
+        float | None,
+        typer.Option(
+            "--music",
+            metavar="DB",
+            parser=_decibels,
+            help="Level of everything else in dB, or off.",
+            show_default="0",
+        ),
+    ] = None,
+    stems: Annotated[
+        bool,
+        typer.Option("--stems", help="Every stem instead of the mix, side by side as channels."),
+    ] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Write every hop at once, and let the output lag the input."),
+    ] = False,
+) -> None:
+    """Separate a stream of audio between two other programs.
+
+    Exactly as many samples come out as went in.  Sample by sample they belong together, unless
+    `--live` is given: then the output lags by the separator's delay, and its tail is left out.
+
+        ffmpeg -i song.mp3 -f wav - | realtime-sep pipe --format wav | ffplay -
+    """
+    from realtime_sep.cli import common
+    from realtime_sep.dsp.resample import native_rate
+    from realtime_sep.plugins import load_separator
+
+    if stems and not (vocals is None and music is None):
+        raise UsageError("--stems gives every stem as it is: leave out --vocals and --music")
+    name = common.checked_model(model)
+    options: dict[str, Any] = {} if profile is None else {"profile": profile}
+    try:
+        with _standard_streams() as (source, sink), ExitStack() as closing:
+            reader = _reader(source, format, rate, channels, common.complain)
+            separator = load_separator(
+                name, samplerate=native_rate(reader.samplerate), channels=reader.channels, **options
+            )
+            closing.callback(getattr(separator, "close", lambda: None))
+            mixed = _side_by_side if stems else _mixer(separator, vocals, music)
+            width = reader.channels * (len(separator.info.stems) if stems else 1)
+            if stems:
+                common.complain(_channels_of(separator))
+            writer = _writer(sink, format, reader, width)
+            separated = _delayed if live else _aligned
+            notice = None
+            for block in separated(reader, separator):
+                writer.write(mixed(block))
+                if (latest := getattr(separator, "notice", None)) not in (None, notice):
+                    common.complain(notice := latest)
+            writer.close()
+            reader.drain()
+    except BrokenPipeError:
+        raise typer.Exit(_BROKEN_PIPE) from None
+    if writer.clipped:
+        common.complain(
+            f"{writer.clipped} samples beyond full scale were cut off; f32le and wav keep them"
+        )
+
+
+@contextmanager
+def _standard_streams() -> Iterator[tuple[BinaryIO, FileIO]]:
+    """stdin and stdout for audio; what anything prints meanwhile goes to stderr instead.
+
+    Raises:
+        UsageError: one of them is closed or a terminal.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    with ExitStack() as files:
+        try:
+            source = files.enter_context(open(0, "rb", closefd=False))
+            sink = files.enter_context(FileIO(os.dup(1), "wb"))
+        except OSError as error:
+            raise UsageError(
+                f"stdin or stdout is closed; pipe audio through: {_EXAMPLE}"
+            ) from error
+        for stream, side in ((source, "stdin"), (sink, "stdout")):
+            if stream.isatty():
+                raise UsageError(f"{side} is a terminal; use a pipe: {_EXAMPLE}")
+            with suppress(OSError):  # Windows has no such thing
+                # Programs that share a pipe with others may leave it non-blocking.
+                os.set_blocking(stream.fileno(), True)
+        with suppress(OSError):  # stderr may be closed
+            os.dup2(2, 1)
+        try:
+            yield source, sink
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            os.dup2(sink.fileno(), 1)
+
+
+def _reader(
+    source: BinaryIO,
+    format: Format,
+    rate: int | None,
+    channels: int | None,
+    warn: Callable[[str], None],
+) -> PcmReader:
+    from realtime_sep.io.pipe import PcmReader, WavReader
+
+    reader: PcmReader
+    if format is Format.wav:
+        reader = WavReader(source, warn=warn)
+        for option, asked, found in (
+            ("--rate", rate, reader.samplerate),
+            ("--channels", channels, reader.channels),
+        ):
+            if asked not in (None, found):
+                raise UsageError(f"{option} {asked} contradicts the WAV's {found}; leave it out")
+    elif rate is None:
+        raise UsageError(f"raw {format} does not tell its sample rate: give it as --rate")
+    else:
+        reader = PcmReader(source, format, rate, 2 if channels is None else channels, warn=warn)
+    if reader.channels > 2:
+        raise UsageError(
+            f"1 or 2 channels are separated, not {reader.channels}; let ffmpeg mix them down first "
+            "(-ac 2)"
+        )
+    return reader
+
+
+def _writer(sink: FileIO, format: Format, reader: PcmReader, channels: int) -> PcmWriter:
+    from realtime_sep.io.pipe import PcmWriter, WavWriter
+
+    if format is Format.wav:
+        return WavWriter(sink, reader.samplerate, channels, reader.frames)
+    return PcmWriter(sink, "s16le" if format is Format.s16le else "f32le")
+
+
+def _aligned(reader: PcmReader, separator: Separator) -> Iterator[Float32]:
+    """Blocks `(stems, frames, channels)`, together as long as the input and in time with it."""
+    from realtime_sep.offline import Separation
+
+    separation = Separation(separator, reader.samplerate, reader.channels)
+    for block in reader.blocks():
+        yield separation.process(block)
+    yield separation.flush()
+
+
+def _delayed(reader: PcmReader, separator: Separator) -> Iterator[Float32]:
+    """Blocks `(stems, frames, channels)` hop by hop, late by a latency that is told at first."""
+    import numpy as np
+
+    from realtime_sep.blocks import BlockSeparator
+    from realtime_sep.cli.common import complain
+
+    info, rate = separator.info, reader.samplerate
+    native = info.samplerate == rate
+    size = info.hop if native else max(1, round(info.hop * rate / info.samplerate))
+    late = BlockSeparator(separator, rate, reader.channels, blocksize=info.hop if native else 1)
+    complain(f"output lags input by {late.latency} frames, {1e3 * late.latency / rate:.1f} ms")
+    for block in reader.blocks(size):
+        padded = np.pad(block, ((0, size - len(block)), (0, 0)))
+        stems = np.stack(list(late.process(padded).values()))
+        yield stems[:, : len(block)]
+
+
+def _mixer(
+    separator: Separator, vocals: float | None, music: float | None
+) -> Callable[[Float32], Float32]:
+    """The engine's faders at fixed levels: stems `(stems, frames, channels)` to their mix."""
+    import numpy as np
+
+    from realtime_sep.dsp.faders import Faders
+    from realtime_sep.dsp.meters import linear
+
+    info = separator.info
+    if "vocals" not in info.stems:
+        raise UsageError(
+            f"{info.name!r} has no stem 'vocals' to set the level of (it has "
+            f"{', '.join(info.stems)}); use --stems"
+        )
+    if vocals is None:
+        vocals = -math.inf if music is None else 0.0
+    faders = Faders(len(info.stems), info.samplerate)
+    faders.targets[:] = [linear(vocals if n == "vocals" else music or 0.0) for n in info.stems]
+    faders.settle()
+
+    def mixed(stems: Float32) -> Float32:
+        mix: Float32 = np.empty(stems.shape[1:], np.float32)
+        if len(mix):
+            faders.process(np.ascontiguousarray(stems), mix)
+        return mix
+
+    return mixed
+
+
+def _side_by_side(stems: Float32) -> Float32:
+    """`(stems, frames, channels)` as `(frames, stems * channels)`."""
+    return stems.transpose(1, 0, 2).reshape(stems.shape[1], -1)
+
+
+def _channels_of(separator: Separator) -> str:
+    """Which channel holds which stem."""
+    info = separator.info
+    places = (
+        f"{name} {i * info.channels + 1}"
+        + (f"-{(i + 1) * info.channels}" if info.channels > 1 else "")
+        for i, name in enumerate(info.stems)
+    )
+    return f"channels: {', '.join(places)}"
