@@ -58,32 +58,41 @@ _PAUSE_WINDOW = 0.1
 _LEAST_PAUSE = 0.5
 
 
-def score_song(
-    mixture: Audio,
-    references: dict[str, Audio],
-    estimates: dict[str, Audio],
-    samplerate: int,
-) -> dict[str, Scores]:
-    """All scores of one separated song, by stem and metric (see `METRICS`)."""
-    voice, music = references[VOCALS], references[ACCOMPANIMENT]
-    bss = bss_medians(
-        [references[stem] for stem in STEMS], [estimates[stem] for stem in STEMS], samplerate
-    )
-    scores: dict[str, Scores] = {
-        stem: {
-            "sdr": sdr(references[stem], estimates[stem]),
-            "si_sdr": si_sdr(references[stem], estimates[stem]),
-            "bss_sdr": medians.sdr,
-            "bss_sir": medians.sir,
-            "bss_sar": medians.sar,
+class Scorer:
+    """Scores separations of one song; what only depends on the song is computed once.
+
+    Args:
+        mixture: of the song.
+        references: its true stems by name.
+        samplerate: Hz.
+    """
+
+    def __init__(self, mixture: Audio, references: dict[str, Audio], samplerate: int) -> None:
+        self._mixture = mixture
+        self._references = references
+        self._samplerate = samplerate
+        self._bss = BssEval([references[stem] for stem in STEMS])
+
+    def score(self, estimates: dict[str, Audio]) -> dict[str, Scores]:
+        """All scores of one separation, by stem and metric (see `METRICS`)."""
+        references, rate = self._references, self._samplerate
+        voice, music = references[VOCALS], references[ACCOMPANIMENT]
+        bss = self._bss.medians([estimates[stem] for stem in STEMS], rate)
+        scores: dict[str, Scores] = {
+            stem: {
+                "sdr": sdr(references[stem], estimates[stem]),
+                "si_sdr": si_sdr(references[stem], estimates[stem]),
+                "bss_sdr": medians.sdr,
+                "bss_sir": medians.sir,
+                "bss_sar": medians.sar,
+            }
+            for stem, medians in zip(STEMS, bss, strict=True)
         }
-        for stem, medians in zip(STEMS, bss, strict=True)
-    }
-    scores[VOCALS]["leakage"] = leakage(voice, mixture, estimates[VOCALS], samplerate)
-    left, kept = shares(voice, music, estimates[ACCOMPANIMENT], samplerate)
-    scores[ACCOMPANIMENT]["voice_attenuation"] = None if left is None else -left
-    scores[ACCOMPANIMENT]["music_loss"] = None if kept is None else -kept
-    return scores
+        scores[VOCALS]["leakage"] = leakage(voice, self._mixture, estimates[VOCALS], rate)
+        left, kept = shares(voice, music, estimates[ACCOMPANIMENT], rate)
+        scores[ACCOMPANIMENT]["voice_attenuation"] = None if left is None else -left
+        scores[ACCOMPANIMENT]["music_loss"] = None if kept is None else -kept
+        return scores
 
 
 def decibels(numerator: float, denominator: float) -> Score:
@@ -173,7 +182,7 @@ def shares(voice: Audio, music: Audio, estimate: Audio, samplerate: int) -> tupl
     vv, mm = products[:, 0, 0].real, products[:, 1, 1].real
     vm, ev, em = products[:, 0, 1], products[:, 2, 0], products[:, 2, 1]
     # A trace of regularisation where the two are one (or one is missing).
-    trace = 1e-10 * (vv + mm) + 1e-300
+    trace = 1e-10 * (vv + mm) + 1e-100
     determinant = (vv + trace) * (mm + trace) - np.abs(vm) ** 2
     part_v = (ev * (mm + trace) - em * np.conj(vm)) / determinant
     part_m = (em * (vv + trace) - ev * vm) / determinant
@@ -234,63 +243,83 @@ class Bss(NamedTuple):
 
 #: Length in samples of the filters by which an estimate may differ from the references.
 _FILTER = 512
+#: Steps of iterative refinement: after two, the figures are those of a direct solution.
+_REFINEMENTS = 2
 
 
-def bss_medians(
-    references: Sequence[Audio], estimates: Sequence[Audio], samplerate: int
-) -> list[Bss]:
-    """Medians over windows of one second, as museval gives them, for each stem."""
-    frames = bss_frames(references, estimates, samplerate, samplerate)
-    return [Bss(*(_median(stem[m]) for m in range(4))) for stem in np.moveaxis(frames, 0, 1)]
+class BssEval:
+    """BSSEval v4: one set of 512-tap filters for the whole recording, ratios per window.
+
+    Args:
+        references: the true stems, all of one shape.
+    """
+
+    def __init__(self, references: Sequence[Audio]) -> None:
+        # (stems, channels, frames); and what each stem spans, (n, frames): two equal channels span
+        # what one does, and would make the equations singular.
+        self._true = _by_channel(references)
+        self._spans = [
+            s[:1] if np.array_equal(s, s[:1].repeat(len(s), 0)) else s for s in self._true
+        ]
+        self._projections: list[_Projection] | None = None
+
+    def medians(self, estimates: Sequence[Audio], samplerate: int) -> list[Bss]:
+        """Medians over windows of one second, as museval gives them, for each stem."""
+        frames = self.frames(estimates, samplerate, samplerate)
+        return [Bss(*(_median(stem[m]) for m in range(4))) for stem in np.moveaxis(frames, 0, 1)]
+
+    def frames(self, estimates: Sequence[Audio], window: int, hop: int) -> Float64:
+        """The ratios of each window.
+
+        Returns:
+            `(4, stems, windows)`: SDR, ISR, SIR, SAR in dB; a not-a-number where any stem, true or
+            estimated, is digitally silent, as in museval; +inf where nothing is wrong.
+        """
+        true, found = self._true, _by_channel(estimates)
+        stems, _, length = true.shape
+        starts = range(0, length - window + 1, hop) if window < length else range(1)
+        ratios = np.full((4, stems, len(starts)), np.nan)
+        if _any_silent(true) or _any_silent(found):
+            return ratios
+
+        if self._projections is None:  # costly, and not needed for silence
+            spans = [*self._spans, np.concatenate(self._spans)]
+            self._projections = [_Projection(span) for span in spans]
+        *onto_own, onto_all = self._projections
+        of_own = [onto.filters(found[j]) for j, onto in enumerate(onto_own)]
+        of_all = [onto_all.filters(found[j]) for j in range(stems)]
+        for t, start in enumerate(starts):
+            part = slice(start, start + window)
+            if _any_silent(true[:, :, part]) or _any_silent(found[:, :, part]):
+                continue
+            frames = min(window, length) + _FILTER - 1
+            size = _fast_length(frames)
+            spectra = [np.fft.rfft(span[:, part], size) for span in self._spans]
+            every_spectrum = np.concatenate(spectra)
+            for j in range(stems):
+                target = _lengthen(true[j, :, part], frames)
+                own = _filtered(of_own[j], spectra[j], size)[:, :frames]
+                every = _filtered(of_all[j], every_spectrum, size)[:, :frames]
+                spatial = own - target
+                interference = every - own
+                artefacts = _lengthen(found[j, :, part], frames) - every
+                ratios[:, j, t] = (
+                    _ratio(target, spatial + interference + artefacts),
+                    _ratio(target, spatial),
+                    _ratio(own, interference),
+                    _ratio(every, artefacts),
+                )
+        return ratios
+
+
+def _by_channel(stems: Sequence[Audio]) -> Float64:
+    """`(stems, channels, frames)`."""
+    return np.array([np.asarray(stem, np.float64).T for stem in stems])
 
 
 def _median(values: Float64) -> Score:
     values = values[~np.isnan(values)]
     return float(np.clip(np.median(values), -LIMIT, LIMIT)) if len(values) else None
-
-
-def bss_frames(
-    references: Sequence[Audio], estimates: Sequence[Audio], window: int, hop: int
-) -> Float64:
-    """BSSEval v4 per window: one set of 512-tap filters for the whole recording.
-
-    Returns:
-        `(4, stems, windows)`: SDR, ISR, SIR, SAR in dB; a not-a-number where any stem, true or
-        estimated, is digitally silent, as in museval; +inf where nothing is wrong.
-    """
-    # (stems, channels, frames): one signal of the spanned space per row.
-    true = np.array([np.asarray(r, np.float64).T for r in references])
-    found = np.array([np.asarray(e, np.float64).T for e in estimates])
-    stems, channels, length = true.shape
-    starts = range(0, length - window + 1, hop) if window < length else range(1)
-    ratios = np.full((4, stems, len(starts)), np.nan)
-    if _any_silent(true) or _any_silent(found):
-        return ratios
-
-    # Two equal channels span what one does, and would make the equations singular.
-    span = true[:, :1] if np.array_equal(true[:, :1].repeat(channels, 1), true) else true
-    of_all = _filters(span.reshape(-1, length), found)
-    of_own = [_filters(span[j], found[j]) for j in range(stems)]
-    for t, start in enumerate(starts):
-        part = slice(start, start + window)
-        if _any_silent(true[:, :, part]) or _any_silent(found[:, :, part]):
-            continue
-        spectra, size = _padded_spectra(span[:, :, part])
-        frames = min(window, length) + _FILTER - 1
-        for j in range(stems):
-            target = _lengthen(true[j, :, part], frames)
-            own = _apply(of_own[j], spectra[j], size)[:, :frames]
-            every = _apply(of_all[j], spectra.reshape(-1, spectra.shape[-1]), size)[:, :frames]
-            spatial = own - target
-            interference = every - own
-            artefacts = _lengthen(found[j, :, part], frames) - every
-            ratios[:, j, t] = (
-                _ratio(target, spatial + interference + artefacts),
-                _ratio(target, spatial),
-                _ratio(own, interference),
-                _ratio(every, artefacts),
-            )
-    return ratios
 
 
 def _any_silent(stems: Float64) -> bool:
@@ -307,45 +336,49 @@ def _lengthen(signal: Float64, frames: int) -> Float64:
     return np.pad(signal, ((0, 0), (0, frames - signal.shape[1])))
 
 
-def _padded_spectra(signals: Float64) -> tuple[Complex128, int]:
-    """Spectra along the last axis with room for a filter's tail, and the transform's length."""
-    size = _fast_length(signals.shape[-1] + _FILTER - 1)
-    return np.fft.rfft(signals, size), size
-
-
 def _fast_length(least: int) -> int:
     """The next 2^a or 3 * 2^a or 5 * 2^a."""
     return min(m << max(0, -(-least // m) - 1).bit_length() for m in (1, 3, 5))
 
 
-def _filters(span: Float64, targets: Float64) -> Float64:
-    """Least-squares filters from all of `span` (n, frames) to each of `targets` (..., frames).
+class _Projection:
+    """Least-squares filters of `_FILTER` taps from the signals of `span` `(n, frames)`."""
 
-    Returns:
-        `(..., n, _FILTER)`.
-    """
-    count, taps = len(span), _FILTER
-    spectra, size = _padded_spectra(span)
-    lags = np.subtract.outer(np.arange(taps), np.arange(taps))  # of one block: row minus column
-    gram = np.empty((count, taps, count, taps))
-    for i in range(count):
-        for j in range(i + 1):
-            correlation = np.fft.irfft(spectra[j] * np.conj(spectra[i]), size)
-            gram[i, :, j] = correlation[lags]
-            gram[j, :, i] = gram[i, :, j].T
-    target_spectra = np.fft.rfft(targets.reshape(-1, targets.shape[-1]), size)
-    right = np.fft.irfft(target_spectra[:, np.newaxis] * np.conj(spectra), size)[..., :taps]
-    matrix = gram.reshape(count * taps, count * taps)
-    matrix.flat[:: count * taps + 1] += np.finfo(np.float64).eps
-    columns = right.reshape(-1, count * taps).T
-    solution: Audio
-    try:
-        solution = np.linalg.solve(matrix, columns)
-    except np.linalg.LinAlgError:
-        solution = np.linalg.lstsq(matrix, columns)[0]
-    return solution.astype(np.float64, copy=False).T.reshape(*targets.shape[:-1], count, taps)
+    def __init__(self, span: Float64) -> None:
+        count, taps = len(span), _FILTER
+        self._size = _fast_length(span.shape[1] + taps - 1)
+        self._spectra = np.conj(np.fft.rfft(span, self._size))
+        lags = np.subtract.outer(np.arange(taps), np.arange(taps))  # row minus column
+        gram = np.empty((count, taps, count, taps))
+        for i in range(count):
+            for j in range(i + 1):
+                product = np.conj(self._spectra[j]) * self._spectra[i]
+                gram[i, :, j] = np.fft.irfft(product, self._size)[lags]
+                gram[j, :, i] = gram[i, :, j].T
+        self._matrix = gram.reshape(count * taps, count * taps)
+        self._matrix.flat[:: count * taps + 1] += np.finfo(np.float64).eps
+        # The inverse is worth its price for several estimates; `filters` mends its rounding.
+        self._inverse: Audio | None
+        try:
+            self._inverse = np.linalg.inv(self._matrix)
+        except np.linalg.LinAlgError:
+            self._inverse = None
+
+    def filters(self, targets: Float64) -> Float64:
+        """From the span to each of `targets` `(m, frames)`: `(m, n, taps)`."""
+        taps = _FILTER
+        spectra = np.fft.rfft(targets, self._size)[:, np.newaxis] * self._spectra
+        columns = np.fft.irfft(spectra, self._size)[..., :taps].reshape(len(targets), -1).T
+        solution: Audio
+        if self._inverse is None:
+            solution = np.linalg.lstsq(self._matrix, columns)[0]
+        else:
+            solution = self._inverse @ columns
+            for _ in range(_REFINEMENTS):
+                solution += self._inverse @ (columns - self._matrix @ solution)
+        return solution.astype(np.float64, copy=False).T.reshape(len(targets), -1, taps)
 
 
-def _apply(filters: Float64, spectra: Complex128, size: int) -> Float64:
-    """Filter and add up: `(channels, n, taps)` on the spectra of `n` signals: (channels, size)."""
+def _filtered(filters: Float64, spectra: Complex128, size: int) -> Float64:
+    """Filter and add up: `(channels, n, taps)` on the spectra of n signals: `(channels, size)`."""
     return np.fft.irfft((np.fft.rfft(filters, size) * spectra).sum(axis=1), size)

@@ -20,8 +20,8 @@ from realtime_sep.evaluate.metrics import (
     STEMS,
     VOCALS,
     Score,
+    Scorer,
     Scores,
-    score_song,
 )
 from realtime_sep.evaluate.songs import Song, find_songs, read_song, song_name
 from realtime_sep.latency import overlap_add_lag, stream_latency
@@ -306,15 +306,17 @@ def evaluate(
         if progress is not None:
             progress(what, done, steps)
 
-    def keep(result: ModelResult, song: Song, cold: Estimates, warm: Estimates | None) -> None:
-        scores = _score(song, cold)
+    def keep(
+        result: ModelResult, song: Song, scorer: Scorer, cold: Estimates, warm: Estimates | None
+    ) -> None:
+        scores = scorer.score(cold)
         result.samplerate = song.samplerate
         result.songs.append(
             SongResult(
                 song.name,
                 len(song.mixture) / song.samplerate,
                 scores,
-                scores if warm is None else _score(song, warm),
+                scores if warm is None else scorer.score(warm),
             )
         )
         if listener is not None:
@@ -330,9 +332,10 @@ def evaluate(
             done += steps // len(paths)
             continue
         out.notes += [(name, note) for note in song.notes]
-        keep(references[MIXTURE], song, unprocessed(song), None)
+        scorer = Scorer(song.mixture, song.references, song.samplerate)
+        keep(references[MIXTURE], song, scorer, unprocessed(song), None)
         for profile, geometry in profiles.items():
-            keep(references[profile], song, ideal_mask(song, geometry), None)
+            keep(references[profile], song, scorer, ideal_mask(song, geometry), None)
         for spec, candidate in runs.items():
             result = results.get(spec, references[CENTER])
             candidate.describe(result, song)
@@ -341,17 +344,13 @@ def evaluate(
             cold, warm = candidate.run(song)
             clock[spec] += time.process_time() - started
             seconds[spec] += 2 * len(song.mixture) / song.samplerate + WARM_UP_SECONDS
-            keep(result, song, cold, warm)
+            keep(result, song, scorer, cold, warm)
     for spec in runs:
         if seconds[spec]:
             results.get(spec, references[CENTER]).load = clock[spec] / seconds[spec]
     if not references[MIXTURE].songs:
         raise AudioFileError(f"{directory}: no song can be read; {_reasons(out.skipped)}")
     return out
-
-
-def _score(song: Song, estimates: Estimates) -> dict[str, Scores]:
-    return score_song(song.mixture, song.references, estimates, song.samplerate)
 
 
 def _reasons(skipped: Iterable[tuple[str, str]]) -> str:
@@ -365,7 +364,7 @@ def _reasons(skipped: Iterable[tuple[str, str]]) -> str:
 
 def to_json(evaluation: Evaluation) -> Any:
     """One object for one model, a list for more (or for none: the references)."""
-    references = [_summary_json(r) for r in evaluation.references if r not in evaluation.models]
+    references = [_summary_json(result) for result in evaluation.references]
     if not evaluation.models:
         return references
     skipped = [{"name": name, "reason": reason} for name, reason in evaluation.skipped]
