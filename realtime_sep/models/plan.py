@@ -73,9 +73,9 @@ class SlidingPlan:
 #: By model family: measured in docs/quality.md, section Spleeter.
 PROFILES: dict[str, dict[str, SlidingPlan]] = {
     "spleeter": {
-        "fast": SlidingPlan(context=64, step=2, lookahead=0, deadline=5, shift=2),
-        "balanced": SlidingPlan(context=64, step=2, lookahead=1, deadline=6, shift=6),
-        "best": SlidingPlan(context=64, step=2, lookahead=4, deadline=6, shift=8),
+        "fast": SlidingPlan(context=64, step=1, lookahead=0, deadline=5, shift=6, overlap=4),
+        "balanced": SlidingPlan(context=64, step=2, lookahead=1, deadline=6, shift=4, overlap=8),
+        "best": SlidingPlan(context=64, step=2, lookahead=4, deadline=7, shift=5, overlap=8),
     }
 }
 DEFAULT_PROFILE = "balanced"

@@ -234,6 +234,17 @@ def test_silence_gives_silence() -> None:
     np.testing.assert_array_equal(stems, 0)
 
 
+@pytest.mark.parametrize("level", [0.0, 1e-4])
+def test_music_after_a_pause_sounds_as_from_the_start(level: float) -> None:
+    signal = music(64 * 40)
+    expected = run(Sliding(FakeNet(), PLAN, samplerate=44100), signal)
+    pause = 64 * 2 * 12
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(-level, level, (pause, 2)).astype(np.float32)
+    late = run(Sliding(FakeNet(), PLAN, samplerate=44100), np.concatenate([noise, signal]))
+    np.testing.assert_allclose(late[:, pause:], expected, atol=1e-6 + 2 * level)
+
+
 def test_mono_is_the_same_as_twice_the_same() -> None:
     signal = music(64 * 40, 1)
     mono = run(Sliding(FakeNet(), PLAN, samplerate=44100, channels=1), signal)
