@@ -47,7 +47,7 @@ PACKAGE_LICENCES = {
     "ufoai-music": "CC-BY-SA/GPL-2 (debian/copyright)",
     "flare-game": "CC-BY-SA-3.0",
     "megaglest-data": "CC-BY-SA-3.0",
-    "marsshooter-data": "CC-BY-SA/CC0 (debian/copyright)",
+    "marsshooter-data": "CC-BY-SA-3.0 (Obsidian Shell)",
     "klettres-data": "GPL-2+",
     "ktuberling-data": "GPL-2+",
 }

@@ -19,6 +19,7 @@ State = list[Tensor]
 LEVEL_FLOOR = 1e-7  # power per bin: about −100 dBFS, so that silence is not blown up
 SLOW, FAST = 1 / 200, 1 / 5  # shares of the newest frame in the two running powers
 FAST_HEADROOM = 8.0  # a sudden onset exceeds the reference by at most 9 dB
+SLOPE = 0.1  # of the leaky rectifiers: a third of the cost of SiLU backwards on a CPU
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,11 @@ class Block(nn.Module):
         """`x` `[frames, batch, positions, width]`; state `[batch, positions, width]`."""
         z, c, gate = self.time_in(self.time_norm(x)).chunk(3, -1)
         h = scan(torch.sigmoid(z.float()), torch.tanh(c.float()), memory)
-        x = x + self.time_out(h.to(gate.dtype) * F.silu(gate))
+        x = x + self.time_out(h.to(gate.dtype) * F.leaky_relu(gate, SLOPE))
         mixed = torch.matmul(self.place_in, self.place_norm(x)) + self.place_bias.to(x.dtype)
-        x = x + torch.matmul(self.place_out, F.silu(mixed))
+        x = x + torch.matmul(self.place_out, F.leaky_relu(mixed, SLOPE))
         up, gate = self.channel_in(self.channel_norm(x)).chunk(2, -1)
-        return x + self.channel_out(up * F.silu(gate)), h[-1]
+        return x + self.channel_out(up * F.leaky_relu(gate, SLOPE)), h[-1]
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Down(nn.Module):
     def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """`x` `[batch, channels, frames, positions]`; state: the frame before it."""
         x = torch.cat([before.to(x.dtype), x], 2)
-        return F.leaky_relu(self.conv(x), 0.1), x[:, :, -1:].float()
+        return F.leaky_relu(self.conv(x), SLOPE), x[:, :, -1:].float()
 
 
 class Up(nn.Module):
@@ -180,7 +181,7 @@ class Up(nn.Module):
         wide = self.conv(x).permute(0, 2, 3, 1)
         batch, frames, positions, channels = wide.shape
         wide = wide.reshape(batch, frames, 2 * positions, channels // 2).permute(0, 3, 1, 2)
-        return F.leaky_relu(wide + skip, 0.1)
+        return F.leaky_relu(wide + skip, SLOPE)
 
 
 class UNet(nn.Module):
@@ -260,7 +261,7 @@ class UNet(nn.Module):
         x = x.permute(1, 3, 0, 2)
         for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = up(x, skip)
-        x = F.leaky_relu(self.refine(x), 0.1).permute(0, 2, 3, 1)
+        x = F.leaky_relu(self.refine(x), SLOPE).permute(0, 2, 3, 1)
         parts, first = [], 0
         for layer, own in zip(self.out, folded, strict=True):
             count = own.shape[2]
