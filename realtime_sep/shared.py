@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+#: Seconds after which a writer that is not done counts as dead: longer than a busy machine lets a
+#: live one wait for a processor.
+_PATIENCE = 0.25
+
 
 class SharedRecord:
     """A structured record with one writer and any number of readers.
@@ -51,11 +55,12 @@ class SharedRecord:
 
     def read(self) -> Any:
         """A consistent copy (the newest possible one if the writer died in the middle)."""
-        for _ in range(1000):
+        deadline = time.monotonic() + _PATIENCE
+        while True:
             # Read on its own: nobody says in which order a copy takes its bytes.
             version = self.fields["version"]
             copy = self.fields.copy()
-            if version % 2 == 0 and version == self.fields["version"]:
-                break
+            whole = version % 2 == 0 and version == self.fields["version"]
+            if whole or time.monotonic() > deadline:
+                return copy
             time.sleep(1e-5)
-        return copy

@@ -108,6 +108,7 @@ def test_peak_is_the_largest_size_of_any_channel() -> None:
     assert peak(block) == 0.75
 
 
+@settings(deadline=None)
 @given(st.floats(-120, 40))
 def test_decibels_and_back(db: float) -> None:
     assert decibels(linear(db)) == pytest.approx(db, abs=1e-9)
@@ -118,7 +119,7 @@ def test_decibels_of_nothing() -> None:
     assert decibels(0) == -math.inf
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 50), min_size=1, max_size=20),
     q=st.sampled_from([0.5, 0.9, 0.99, 0.999, 1.0]),

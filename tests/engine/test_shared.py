@@ -128,9 +128,7 @@ def test_a_writer_that_died_in_the_middle_blocks_nobody() -> None:
     record = SharedRecord(STATE)
     write(record, 3)
     record.fields["version"] += 1
-    start = time.monotonic()
-    assert values(record.read()) == {3}
-    assert time.monotonic() - start < 10
+    assert values(record.read()) == {3}, "at once or soon; for ever would be the test's timeout"
 
 
 def test_an_error_while_writing_ends_the_writing() -> None:
