@@ -17,7 +17,13 @@ ffi.set_source(
     include_dirs=["native/src", "native/include"],
     extra_compile_args=["-std=c11", "-O3", "-g0", "-fvisibility=hidden"],
     libraries=["pthread", "m"],
-    depends=["native/src/internal.h", "native/include/realtime_sep.h", "native/sources.txt"],
+    # Also what a source distribution must carry.
+    depends=[
+        "native/build_cffi.py",
+        "native/include/realtime_sep.h",
+        "native/sources.txt",
+        "native/src/internal.h",
+    ],
     py_limited_api=True,
 )
 
