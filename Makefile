@@ -1,5 +1,6 @@
 # make demo [SONG=path]   the live path without a sound card; writes out/karaoke.wav, out/vocals.wav
 # make test               everything: linters, types, tests (system packages as root on Debian)
+# make scores [DATA=DIR]  scores every installed separator into docs/quality.md
 # make lint bench venv clean
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 PARTS := pyproject.toml setup.py native/build_cffi.py native/sources.txt \
          $(wildcard native/src/*.c native/src/*.h native/include/*.h)
 
-.PHONY: demo test lint native bench venv system clean
+.PHONY: demo test lint native bench scores venv system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -51,7 +52,12 @@ native:
 	done
 
 bench: $(READY)
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out %/scores.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# Songs with known stems, see docs/quality.md.  MODELS="a b:key=value" for some separators only.
+DATA ?= ../shared/data/eval
+scores: $(READY)
+	@$(BIN)/python benchmarks/scores.py "$(DATA)" $(MODELS)
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info realtime_sep/_native*.so

@@ -71,7 +71,7 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
     if any(few for r in rows for stem in STEMS for _, _, few in _stem_cells(r, stem)):
         console.print("[dim]  * of fewer songs: where a stem is silent it has no such score\n")
 
-    table = _table("delay, cost, and SDR of vocals / accompaniment once warmed up")
+    table = _table("delay and cost; SDR of vocals / accompaniment")
     for title in ("delay\nms", "CPU", "cold\nSDR", "warm\nSDR"):
         table.add_column(title, justify="right", no_wrap=True)
     for result in rows:

@@ -1,0 +1,63 @@
+"""Score every installed separator and write the tables into docs/quality.md.
+
+    python benchmarks/scores.py DIR [NAME[:KEY=VALUE,...] ...]      (make scores)
+
+DIR holds songs as `realtime-sep evaluate` takes them.  Named separators replace the default: all
+but `identity`, which separates nothing by design.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from realtime_sep.errors import RealtimeSepError
+from realtime_sep.evaluate.run import Estimates, evaluate
+from realtime_sep.evaluate.songs import Song
+from realtime_sep.evaluate.tables import markdown
+from realtime_sep.plugins import available_separators
+
+PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
+BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments:
+        sys.exit((__doc__ or "").strip())
+    directory, *models = arguments
+    models = models or [name for name in available_separators() if name != "identity"]
+    songs: dict[str, bool] = {}
+
+    def note(model: str, song: Song, estimates: Estimates, scores: object) -> None:
+        songs[song.name] = np.array_equal(song.mixture[:, 0], song.mixture[:, -1])
+
+    def show(what: str, done: int, steps: int) -> None:
+        print(f"\r\x1b[K[{done}/{steps}] {what}", end="", file=sys.stderr, flush=True)
+
+    evaluation = evaluate(Path(directory), models, progress=show, listener=note)
+    print(file=sys.stderr)
+    for name, reason in evaluation.skipped:
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    named = " ".join(f"`{model}`" for model in models)
+    text = (
+        f"{BEGIN}\n"
+        f"Written by `make scores` on {date.today().isoformat()}: {named} on {len(songs)} songs, "
+        f"of which {sum(songs.values())} are mono. dB; median over songs, (mean), "
+        "[number of songs with such a score, where not all have].\n\n"
+        f"{markdown(evaluation.rows)}{END}"
+    )
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(before + text + after, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except RealtimeSepError as error:
+        sys.exit(f"scores: {error}")
