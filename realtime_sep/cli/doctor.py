@@ -162,7 +162,7 @@ def _separator() -> Iterator[Finding]:
 
     name = best_model()
     try:
-        detail, share = _timed(name)
+        detail, share = _in_thread(lambda: _timed(name))
     except Exception as error:
         yield Finding(f"separator {name}", "fail", str(error), "reinstall realtime-sep", True)
         return
@@ -245,7 +245,7 @@ def _active_provider(wheel: str, number: str) -> Finding:
     model = _first_model()
     if model is not None:
         try:
-            detail, _ = _timed(model)
+            detail, _ = _in_thread(lambda: _timed(model))
         except Exception as error:
             return Finding("onnxruntime", "warn", f"{wheel} {number}: {error}", "reinstall it")
         return Finding("onnxruntime", "ok", f"{wheel} {number}; {model}: {detail}")
@@ -296,7 +296,7 @@ def _realtime() -> Iterator[Finding]:
 
 
 def _in_thread(work: Callable[[], Any]) -> Any:
-    """Run in a thread of its own, which takes its priority with it when it ends."""
+    """Run in a thread of its own, which takes its priority and its floating-point mode with it."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
