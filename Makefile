@@ -24,7 +24,9 @@ $(READY): $(PARTS)
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "this needs: apt install python3-venv python3-dev gcc make"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,dev]'
+	@# A test builds a plugin package with the environment's own setuptools.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		'setuptools>=77' --editable '.[cpu,dev]'
 	@touch $@
 
 demo: $(READY)
