@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,7 @@ def test_a_worker_that_sleeps(play: Any, seconds: float, fallback: str) -> None:
     out, wet, dry, stream = sleepy(play, seconds, fallback=fallback)
     stats = stream.stats
     check_fades(out, wet, dry)
-
-    # Afterwards it is what it would have been, at the latency it had.
-    tail = slice(-RATE // 2, -stream.latency.frames)
     assert stats.fades >= (seconds > 0.02)
-    if stats.fades <= 2:  # the machine did not stall once more in the last half second
-        np.testing.assert_allclose(out[tail], wet[tail], atol=1e-6)
 
     if seconds > 0.02:
         missed = round(seconds * RATE)
@@ -84,9 +80,19 @@ def test_longer_than_the_rings(play: Any) -> None:
     # The input itself fades in after the gap, perhaps while the output still fades back.
     check_fades(out, wet, dry, fades=2)
     assert stats.overflow_frames > 0
-    tail = slice(-RATE // 2, -stream.latency.frames)
-    if stats.fades <= 2:
-        np.testing.assert_allclose(out[tail], wet[tail], atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [0.005, 0.05, 0.5, 3.0])
+def test_afterwards_the_latency_is_what_it_was(play: Any, seconds: float) -> None:
+    """Half a second after the nap every sample is what and where it would have been."""
+    for _ in range(4):
+        out, wet, _, stream = sleepy(play, seconds)
+        ended = time.monotonic()
+        if ended - stream.stats.last_late > 0.8:
+            tail = slice(-RATE // 2, -stream.latency.frames)
+            np.testing.assert_allclose(out[tail], wet[tail], atol=1e-6)
+            return
+    pytest.skip("the machine stalled in the last half second of four runs")
 
 
 @pytest.mark.parametrize(
