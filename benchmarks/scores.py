@@ -9,6 +9,7 @@ but `identity`, which separates nothing by design.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -29,10 +30,10 @@ def main(arguments: list[str]) -> None:
         sys.exit((__doc__ or "").strip())
     directory, *models = arguments
     models = models or [name for name in available_separators() if name != "identity"]
-    songs: dict[str, bool] = {}
+    mono: dict[str, bool] = {}
 
     def note(model: str, song: Song, estimates: Estimates, scores: object) -> None:
-        songs[song.name] = np.array_equal(song.mixture[:, 0], song.mixture[:, -1])
+        mono[song.name] = np.array_equal(song.mixture[:, 0], song.mixture[:, -1])
 
     def show(what: str, done: int, steps: int) -> None:
         print(f"\r\x1b[K[{done}/{steps}] {what}", end="", file=sys.stderr, flush=True)
@@ -42,13 +43,21 @@ def main(arguments: list[str]) -> None:
     for name, reason in evaluation.skipped:
         print(f"left out {name}: {reason}", file=sys.stderr)
     named = " ".join(f"`{model}`" for model in models)
+    count = len(mono)
     text = (
         f"{BEGIN}\n"
-        f"Written by `make scores` on {date.today().isoformat()}: {named} on {len(songs)} songs, "
-        f"of which {sum(songs.values())} are mono. dB; median over songs, (mean), "
-        "[number of songs with such a score, where not all have].\n\n"
-        f"{markdown(evaluation.rows)}{END}"
+        f"Written by `make scores` on {date.today().isoformat()}: {named} on {count} songs. dB; "
+        "median over songs, (mean), [number of songs with such a score, where not all have].\n\n"
+        f"{markdown(evaluation.rows)}\n"
     )
+    stereo = [name for name in mono if not mono[name]]
+    if 0 < len(stereo) < count:
+        rows = [
+            replace(row, songs=[song for song in row.songs if song.name in stereo])
+            for row in evaluation.rows
+        ]
+        text += f"### The {len(stereo)} stereo songs among them\n\n{markdown(rows)}"
+    text += END
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]

@@ -16,7 +16,7 @@ import soundfile
 from realtime_sep.evaluate.metrics import ACCOMPANIMENT, METRICS, STEMS, VOCALS, Score, Scores
 from realtime_sep.evaluate.pictures import HEIGHT, WIDTH, heat, magnitudes, share
 from realtime_sep.evaluate.run import IDEAL_MASK, MIXTURE, Estimates, Evaluation, ModelResult
-from realtime_sep.evaluate.songs import Song
+from realtime_sep.evaluate.songs import Song, printable
 from realtime_sep.evaluate.tables import (
     EXPLANATIONS,
     LOWER_IS_BETTER,
@@ -83,7 +83,7 @@ class Page:
         return _PAGE.format(
             style=resources.joinpath("page.css").read_text("utf-8"),
             script=resources.joinpath("page.js").read_text("utf-8"),
-            source=escape(source),
+            source=escape(printable(source)),
             facts=f"{songs} · {rates} Hz · {date.today().isoformat()}",
             tables="".join(_summary_table(rows, stem) for stem in STEMS),
             speed=_speed_table(rows),

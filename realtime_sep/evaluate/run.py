@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -23,7 +24,7 @@ from realtime_sep.evaluate.metrics import (
     Scorer,
     Scores,
 )
-from realtime_sep.evaluate.songs import Song, find_songs, read_song, song_name
+from realtime_sep.evaluate.songs import Song, find_songs, printable, read_song, song_name
 from realtime_sep.latency import overlap_add_lag, stream_latency
 from realtime_sep.offline import separate
 from realtime_sep.plugins import load_separator
@@ -323,12 +324,13 @@ def evaluate(
             listener(result.model, song, cold, scores)
         step(f"{song.name}: {result.model}")
 
+    names: set[str] = set()
     for path in paths:
-        name = song_name(path, directory)
+        name = _unique(song_name(path, directory), names)
         try:
             song = read_song(path, name, rate)
         except AudioFileError as error:
-            out.skipped.append((name, str(error)))
+            out.skipped.append((name, printable(str(error))))
             done += steps // len(paths)
             continue
         out.notes += [(name, note) for note in song.notes]
@@ -351,6 +353,14 @@ def evaluate(
     if not references[MIXTURE].songs:
         raise AudioFileError(f"{directory}: no song can be read; {_reasons(out.skipped)}")
     return out
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, with a number if another song has it already."""
+    numbers = (f"{name} ({n})" for n in count(2))
+    free = next(other for other in chain([name], numbers) if other not in taken)
+    taken.add(free)
+    return free
 
 
 def _reasons(skipped: Iterable[tuple[str, str]]) -> str:

@@ -91,9 +91,14 @@ def _files(directory: Path) -> Iterator[Path]:
 def song_name(path: Path, directory: Path) -> str:
     """What to call the song at `path`, found in `directory`."""
     if path == directory:
-        return path.resolve().name
+        return printable(path.resolve().name)
     name = path.relative_to(directory).as_posix()
-    return name[: -len(_STEM_FILE)] if name.lower().endswith(_STEM_FILE) else name
+    return printable(name[: -len(_STEM_FILE)] if name.lower().endswith(_STEM_FILE) else name)
+
+
+def printable(text: str) -> str:
+    """Text that no terminal obeys and every encoding takes: file names may hold anything."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def read_song(path: Path, name: str, rate: int | None = None) -> Song:

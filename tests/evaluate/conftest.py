@@ -35,7 +35,8 @@ def write_song(folder: Path, vocals: Float32, music: Float32, suffix: str = "wav
     stems = {"mixture": vocals + music, "vocals": vocals, "accompaniment": music}
     for name, audio in stems.items():
         subtype = "FLOAT" if suffix == "wav" else "PCM_24"
-        soundfile.write(folder / f"{name}.{suffix}", audio, RATE, subtype=subtype)
+        with (folder / f"{name}.{suffix}").open("wb") as file:  # its name may be no text
+            soundfile.write(file, audio, RATE, subtype=subtype, format=suffix.upper())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,17 @@ def test_page_is_complete_in_itself_and_escapes_names(tmp_path: Path, run_cli: C
     pictures = re.findall(r"data:image/png;base64,", text)
     # The mixture; voice and music of the truth, of the ideal mask and of center; three masks.
     assert (len(sounds), len(pictures)) == (1 + 3 * 2, 1 + 3 * 3)
+
+
+def test_names_that_are_no_text(tmp_path: Path, run_cli: Cli) -> None:
+    """Bytes that are no UTF-8, an escape sequence, and two songs of one name."""
+    for name in (b"song \xff", b"song \xfe", b"\x1b[31mred"):
+        write_song(tmp_path / "songs" / os.fsdecode(name), *make_stems(0.3))
+    out = run_cli(tmp_path / "songs", "--json", tmp_path / "s.json", "--html", tmp_path / "p.html")
+    assert "\x1b[31mred" not in out
+    evaluation = run.evaluate(tmp_path / "songs")
+    names = [song.name for song in evaluation.references[0].songs]
+    assert sorted(names) == ["song \ufffd", "song \ufffd (2)", "\ufffd[31mred"]
 
 
 def test_page_shows_the_part_of_a_long_song_with_most_voice() -> None:
