@@ -173,6 +173,7 @@ class _Helper:
         # C queues: putting neither waits nor allocates more than a node.
         self.todo: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        self.urgent = False
 
         self._thread = threading.Thread(target=self._work, name="realtime_sep masks", daemon=True)
 
@@ -192,8 +193,12 @@ class _Helper:
         return time.perf_counter() - begin
 
     def _work(self) -> None:
-        _step_back()
+        _be_humble()
+        urgent = False
         while (slot := self.todo.get()) is not None:
+            if self.urgent and not urgent:
+                _be_urgent()
+                urgent = True
             try:
                 self.compute(slot)
             except BaseException as error:  # raised where the masks are waited for
@@ -238,7 +243,7 @@ class Sliding:
         plan: the timetable; see `realtime_sep.models.plan`.
         samplerate: Hz; the network's transform is scaled to it.
         channels: 1 or as many as the network has.
-        realtime: do not wait for late masks.  May be set later, as an attribute.
+        realtime: do without late masks.  May be set later, as an attribute.
 
     Attributes:
         late_masks: windows that came too late so far.
@@ -267,7 +272,6 @@ class Sliding:
         n_fft, net_hop = scaled(meta, samplerate)
         geometry = apply_geometry(plan, n_fft, net_hop)
         self.plan = plan
-        self.realtime = realtime
         self.info = SeparatorInfo(
             name=meta.name,
             stems=meta.all_stems,
@@ -301,6 +305,7 @@ class Sliding:
             min(plan.deadline, plan.step * plan.hops_per_frame) * geometry.hop / samplerate
         )
         self.compute_seconds = min(self._helper.measure() for _ in range(3))
+        self.realtime = realtime
         self._free = deque(self._helper.slots)
         self._ready: deque[_Slot] = deque()  # done, their time has not come
         self._filling: _Slot | None = None
@@ -309,6 +314,15 @@ class Sliding:
         self._helper.start()
         # The helper must not outlive its stream, and must not keep it alive.
         self._end = weakref.finalize(self, self._helper.end)
+
+    @property
+    def realtime(self) -> bool:
+        """Whether masks that come late are done without."""
+        return self._helper.urgent
+
+    @realtime.setter
+    def realtime(self, value: bool) -> None:
+        self._helper.urgent = value
 
     def close(self) -> None:
         """End the helper thread; the separator is of no more use."""
@@ -441,11 +455,8 @@ class Sliding:
         return True
 
 
-def _step_back() -> None:
+def _be_humble() -> None:
     """Make the calling thread less urgent than the worker, and rid it of denormals."""
-    if hasattr(os, "sched_setscheduler"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     if hasattr(os, "setpriority"):
         with contextlib.suppress(
             OSError
@@ -455,3 +466,14 @@ def _step_back() -> None:
         from realtime_sep import native
 
         native.flush_denormals()
+
+
+def _be_urgent() -> None:
+    """The lowest real-time priority, where it is allowed: below the worker, above all the rest.
+
+    Now and then the helper holds Python's lock for some microseconds.  An ordinary thread can be
+    pushed aside by any program just then, and the worker would wait for its return.
+    """
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
