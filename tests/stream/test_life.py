@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,7 @@ def test_a_listener_that_sleeps_loses_blocks_and_is_told() -> None:
         assert not stream.wait(3.5)
         assert stream.stats.tap_overflow > 0
         starts = [first.start, *(block.start for block in blocks)]
-    gaps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(starts)]
     assert max(gaps) > 256
     assert stream.stats.late_blocks <= 2
 
