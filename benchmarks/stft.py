@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -93,16 +94,12 @@ def main() -> None:
         "realtime_sep": ours(g),
         "numpy.fft": with_numpy_like(g, np.fft.rfft, np.fft.irfft),
     }
-    try:
+    with suppress(ImportError):
         import scipy.fft
 
         contenders["scipy.fft"] = with_numpy_like(g, scipy.fft.rfft, scipy.fft.irfft)
-    except ImportError:
-        pass
-    try:
+    with suppress(ImportError):
         contenders["torch.fft"] = with_torch(g)
-    except ImportError:
-        pass
 
     rng = np.random.default_rng(0)
     hops = rng.standard_normal((64, g.hop, CHANNELS)).astype(np.float32)
