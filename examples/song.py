@@ -81,7 +81,7 @@ class Song:
 def render_song(seconds: float = 24.0) -> Song:
     """A song of this length, peaking at -3 dBFS."""
     frames = round(seconds * RATE)
-    bars = int(np.ceil(seconds / BAR))
+    bars = max(2, int(np.ceil(seconds / BAR)))  # one of intro, one with a voice
     random = np.random.default_rng(1)
     voice = _sing(bars, random)
     band = _play(bars, random)
