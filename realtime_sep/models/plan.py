@@ -75,6 +75,7 @@ PROFILES: dict[str, dict[str, SlidingPlan]] = {
     "spleeter": {
         "fast": SlidingPlan(context=64, step=1, lookahead=0, deadline=5, shift=6, overlap=4),
         "balanced": SlidingPlan(context=64, step=2, lookahead=1, deadline=6, shift=4, overlap=8),
+        "light": SlidingPlan(context=64, step=4, lookahead=0, deadline=12, shift=4, overlap=8),
         "best": SlidingPlan(context=64, step=2, lookahead=4, deadline=7, shift=5, overlap=8),
     }
 }
