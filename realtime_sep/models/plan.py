@@ -79,7 +79,9 @@ PROFILES: dict[str, dict[str, SlidingPlan]] = {
         "best": SlidingPlan(context=64, step=2, lookahead=4, deadline=7, shift=5, overlap=8),
     }
 }
+#: What is taken when none is asked for: on a processor, and where a graphics card computes.
 DEFAULT_PROFILE = "balanced"
+GPU_PROFILE = "fast"
 
 
 def scaled(metadata: ModelMetadata, samplerate: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from realtime_sep.errors import ModelError, UsageError, unknown
 from realtime_sep.latency import overlap_add_lag
 from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
-from realtime_sep.models.plan import DEFAULT_PROFILE, SlidingPlan, plan
+from realtime_sep.models.plan import DEFAULT_PROFILE, GPU_PROFILE, SlidingPlan, plan
 from realtime_sep.models.registry import ModelEntry
 from realtime_sep.separators.protocol import Separator
 from realtime_sep.separators.sliding import Sliding
@@ -34,8 +34,8 @@ def load(entry: ModelEntry, *, samplerate: int, channels: int = 2, **options: An
     """Make the separator that an installed model's metadata asks for.
 
     Args:
-        options: `provider` ("auto", "cpu", "cuda"); of window models also `profile`, `realtime`
-            and the fields of `SlidingPlan` (`context`, `step`, `lookahead`, ...).
+        options: `provider` ("auto", "cpu", "cuda"); of window models also `profile` (left out:
+            what suits the provider), `realtime` and the fields of `SlidingPlan` (`step`, ...).
 
     Raises:
         ModelError: the file is refused, does not fit its metadata, or cannot run here.
@@ -67,12 +67,15 @@ def _window(
     samplerate: int,
     channels: int,
     provider: str = "auto",
-    profile: str = DEFAULT_PROFILE,
+    profile: str | None = None,
     realtime: bool = False,
     **changes: int,
 ) -> Separator:
-    chosen = plan(entry.metadata, profile, **changes)
+    chosen = plan(entry.metadata, profile or DEFAULT_PROFILE, **changes)
     net = OnnxWindow(entry, chosen, provider=provider)
+    if profile is None and net.provider == _PROVIDERS["cuda"]:  # computing costs it next to nothing
+        chosen = plan(entry.metadata, GPU_PROFILE, **changes)
+        net = OnnxWindow(entry, chosen, provider=provider)
     return Sliding(net, chosen, samplerate=samplerate, channels=channels, realtime=realtime)
 
 

@@ -413,7 +413,8 @@ class Sliding:
         self.notice = (
             f"masks came late: a run of {self.info.name!r} takes "
             f"{1e3 * self.compute_seconds:.0f} ms or more and has "
-            f"{1e3 * self.budget_seconds:.0f} ms; choose the profile 'light', or raise step and deadline"
+            f"{1e3 * self.budget_seconds:.0f} ms; choose the profile 'light', or raise step and "
+            f"deadline"
         )
         first = self._first_frame(window)
         held = self._masks[(first - 1) % len(self._masks)]

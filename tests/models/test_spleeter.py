@@ -162,6 +162,27 @@ def test_profiles_and_rates(narrow: Any, tmp_path: Path) -> None:
         assert delays[2] < 0.3
 
 
+def test_a_graphics_card_computes_the_same(narrow: Any) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("no CUDA")
+    registry.install(narrow[0], origin="test")
+    signal = song(2)
+    outputs = []
+    for provider in ("cpu", "cuda"):
+        separator: Any = load_separator(
+            "spleeter", samplerate=44100, provider=provider, profile="fast"
+        )
+        stems = np.zeros((2, separator.info.hop, 2), np.float32)
+        parts = []
+        for start in range(0, len(signal) - separator.info.hop, separator.info.hop):
+            separator.process(signal[start : start + separator.info.hop], stems)
+            parts.append(stems.copy())
+        outputs.append(np.concatenate(parts, axis=1))
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-3)
+
+
 def checkpoint(content: Any) -> bytes:
     """A file of the kind that torch saves."""
     buffer = io.BytesIO()
