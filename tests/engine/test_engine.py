@@ -473,6 +473,25 @@ def test_reset_is_a_fresh_engine(name: str) -> None:
     np.testing.assert_array_equal(run(make(), audio), first)
 
 
+def test_reset_forgets_loud_music_and_failures() -> None:
+    """What counts as absurd, and what is put in its place, begins anew: the first hop fails again,
+    as in a fresh engine."""
+
+    def make(failures: dict[int, str]) -> tuple[Flaky, Engine]:
+        separator = Flaky(Late(hop=128, latency=500), failures)
+        return separator, Engine(separator, outputs=("mix", *STEMS))
+
+    used, engine = make({9: "nan"})
+    run(engine, noise(10 * 128, level=900))
+    used.failures = {used.hops: "loud", used.hops + 7: "loud"}
+    engine.reset()
+    _, fresh = make({0: "loud", 7: "loud"})
+    audio = noise(40 * 128, seed=1)
+    np.testing.assert_array_equal(run(engine, audio), run(fresh, audio))
+    np.testing.assert_array_equal(engine.dry, fresh.dry)
+    assert engine.bad_hops == 1 + fresh.bad_hops == 3
+
+
 def test_reset_keeps_what_people_turned() -> None:
     engine = Engine(Identity(samplerate=RATE), limiter=False)
     engine.faders.targets[1] = 0.25
