@@ -59,6 +59,11 @@ def load_separator(
     made = _call(name, factory, samplerate=samplerate, channels=channels, **options)
     if not (isinstance(made, Separator) and isinstance(made.info, SeparatorInfo)):
         raise UsageError(f"plugin {name!r} makes no separator: it lacks part of the protocol")
+    if (made.info.samplerate, made.info.channels) != (samplerate, channels):
+        raise UsageError(
+            f"{name!r} runs at {made.info.samplerate} Hz with {made.info.channels} channels, "
+            f"not at {samplerate} Hz with {channels}"
+        )
     return made
 
 

@@ -37,7 +37,10 @@ class Right(Identity):
 
 def anything(**options):
     Right.options = options
-    return Right(samplerate=options["samplerate"])
+    return Right(samplerate=options["samplerate"], channels=options["channels"])
+
+def stubborn(*, samplerate, channels):
+    return Right(samplerate=44100, channels=2)
 
 class Half:
     info = None
@@ -253,11 +256,12 @@ def test_a_sick_plugin_does_not_hide_the_healthy(install: Install) -> None:
         ("builtins:dict", "makes no separator"),
         ("broken", "RuntimeError: first line second line"),
         ("needs_more", "model"),
+        ("stubborn", "runs at 44100 Hz with 2 channels, not at 22050 Hz with 2"),
     ],
 )
 def test_what_is_no_separator_is_refused(install: Install, target: str, expected: str) -> None:
     install(SEPARATORS, "odd", target)
-    assert expected in refusal(lambda: load_separator("odd"))
+    assert expected in refusal(lambda: load_separator("odd", samplerate=22050))
 
 
 @pytest.mark.parametrize(
