@@ -68,6 +68,9 @@ class BlockSeparator:
         self.stems = info.stems
         self.latency = _lag(info, samplerate, blocksize)
         self._begin()
+        # Kernels are compiled and models primed now, so that the first block is no slower.
+        self._separation.process(np.zeros((self.latency + 2 * info.hop, channels), np.float32))
+        self.reset()
 
     def _begin(self) -> None:
         separator = self._owner.separator
