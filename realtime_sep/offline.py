@@ -188,7 +188,8 @@ def separate(
 
     Returns:
         Every stem by name: float32, as long and of the same shape as the audio (stereo where it had
-        more channels).  Sample `n` belongs to sample `n` of the audio, and the stems add up to it.
+        more channels).  Sample `n` belongs to sample `n` of the audio, and the stems add up to it
+        (where it had to be resampled: up to 90 % of its Nyquist frequency).
 
     Raises:
         UsageError: audio that is none, or an unknown separator or option.
