@@ -53,6 +53,11 @@ METADATA = ModelMetadata(
     residual="accompaniment",
     licence="MIT",
     training_data="about 24,000 songs of the Bean dataset (Deezer, not public), separate stems",
+    scores={
+        "set": "11 development excerpts, profile balanced, 44.1 kHz, cold start",
+        "median": {"vocals": {"sdr": 7.1}, "accompaniment": {"sdr": 11.2}},
+        "mean": {"vocals": {"sdr": 7.5}, "accompaniment": {"sdr": 11.2}},
+    },
     bins=1024,
     frames=2**LEVELS,
 )

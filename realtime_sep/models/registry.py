@@ -203,6 +203,25 @@ def remove(name: str) -> Path:
     return entry.path
 
 
+def set_scores(name: str, scores: Mapping[str, Any]) -> None:
+    """Put newly measured quality into the manifest that lists a model.
+
+    Raises:
+        UsageError: no such model.
+        ModelError: its folder cannot be written.
+    """
+    installed = entries()
+    if name not in installed:
+        raise unknown("model", name, installed)
+    folder = installed[name].path.parent
+    manifest = _load(folder)
+    manifest[name]["scores"] = dict(scores)
+    try:
+        _save(folder, manifest)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror}") from error
+
+
 def write_manifest(folder: Path, sources: Mapping[str, str]) -> None:
     """Write the manifest of a folder of model files anew; for what ships in `onnx_models/`.
 

@@ -177,6 +177,19 @@ def test_writing_a_manifest_for_a_folder(tmp_path: Path) -> None:
         registry.write_manifest(tmp_path, {})
 
 
+def test_scores_are_kept_beside_the_file(user_models: Path) -> None:
+    entry = registry.install(DATA, origin="test")
+    scores = {"median": {"vocals": {"sdr": 5.04}, "accompaniment": {"sdr": 9.96}}}
+    registry.set_scores("tiny", scores)
+    found = registry.find("tiny")
+    assert found is not None
+    assert found.quality == scores
+    assert found.sha256 == entry.sha256
+    assert "5.0 / 10.0" in cli("list").stdout
+    with pytest.raises(UsageError, match="did you mean 'tiny'"):
+        registry.set_scores("tinny", scores)
+
+
 def test_what_ships_is_whole() -> None:
     """Every shipped model passes every check, and has a card that tells licence and sources."""
     folder = registry.shipped_dir()
