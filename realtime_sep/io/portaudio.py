@@ -11,9 +11,14 @@ only in the process that plays.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 from realtime_sep.errors import DeviceError, UsageError, unknown
@@ -23,6 +28,13 @@ from realtime_sep.types import Float32, StreamConfig
 
 #: Seconds that closing a stream may take before it is left behind.
 _CLOSE_TIMEOUT = 1.0
+#: Seconds to wait for the first callback: an idle sink of PulseAudio wakes up every two seconds.
+_START_TIMEOUT = 2.5
+#: PortAudio's thread may give up while such a sink wakes; the next one finds it awake.
+_START_ATTEMPTS = 3
+#: Seconds that "low" means behind a sound server: PortAudio's 9 ms are less than the server's own
+#: rhythm, and ran dry several times a second on a busy machine.
+_SERVER_LOW = 0.02
 
 DeviceName = int | str | None
 
@@ -40,7 +52,18 @@ def load() -> Any:
         raise DeviceError(
             f"PortAudio cannot be loaded ({error}); on Debian/Ubuntu: apt install libportaudio2"
         ) from error
+    _hush_alsa()
     return sounddevice
+
+
+def _hush_alsa() -> None:
+    """ALSA writes a line about every underrun, over the meters; they are counted as `xruns`."""
+    with suppress(OSError, AttributeError):
+        alsa = ctypes.CDLL("libasound.so.2")
+        # The handler must not be Python, as it runs in the audio thread: a C function that only
+        # returns a constant will do.
+        nothing = ctypes.cast(alsa.snd_asoundlib_version, ctypes.c_void_p)
+        alsa.snd_lib_error_set_handler(nothing)
 
 
 class _QuietStderr:
@@ -63,9 +86,9 @@ class PortAudioSpec:
 
     Attributes:
         input, output: index, or part of a name (case does not matter; "name, host api" too), or
-            None for the default.  On Linux also a PulseAudio or PipeWire source, monitor or sink,
-            by its name or description.
-        latency: "low", "high", or seconds, for the device's own buffers.
+            None for the default (in the host API of the other one).  On Linux also a PulseAudio or
+            PipeWire source, monitor or sink, by its name or description.
+        latency: "low", "high", or seconds, for each of the device's own buffers.
         api: host API to look in ("JACK", "ALSA", ...); None: any.
     """
 
@@ -85,16 +108,10 @@ class PortAudioDevice:
     paced = True
 
     def __init__(self, spec: PortAudioSpec, config: StreamConfig) -> None:
-        routed = pulse.resolve(spec.input, spec.output) if spec.api is None else None
-        if routed is not None:
-            # PulseAudio's ALSA plugin reads these when the device is opened, in this process.
-            os.environ.update(routed.environment)
-        sd = self._sd = load()
-        wanted_in = spec.input if routed is None else routed.input
-        wanted_out = spec.output if routed is None else routed.output
-        self._in = self._find(wanted_in, "input", spec.api)
-        self._out = self._find(wanted_out, "output", spec.api)
         self._spec = spec
+        self._route = pulse.resolve(spec.input, spec.output) if spec.api is None else None
+        self._sd = load()
+        self._in, self._out = self._find_pair()
         self.in_channels = min(config.channels, int(self._in["max_input_channels"]))
         self.out_channels = config.channels * len(config.outputs)
         if self.out_channels > self._out["max_output_channels"]:
@@ -102,32 +119,64 @@ class PortAudioDevice:
                 f"output device {self._out['name']!r} has {self._out['max_output_channels']} "
                 f"channels, the buses {', '.join(config.outputs)} need {self.out_channels}"
             )
-        self.samplerate = int(config.samplerate or self._out["default_samplerate"])
+        api = self._api(self._out)
+        behind_server = "ALSA" in api and "hw:" not in self._out["name"]
+        self._buffers = _SERVER_LOW if behind_server and spec.latency == "low" else spec.latency
+        self.samplerate = int(config.samplerate or self._preferred_rate(behind_server))
         self.latency = 0
-        names = [
-            routed.describe(kind) if routed is not None and routed.describe(kind) else d["name"]
-            for kind, d in (("input", self._in), ("output", self._out))
-        ]
-        api = sd.query_hostapis(self._out["hostapi"])["name"]
+        routed = {} if self._route is None else self._route.endpoints
+        source = routed["input"].description if "input" in routed else self._in["name"]
+        sink = routed["output"].description if "output" in routed else self._out["name"]
+        self.description = f"{source} ▶ {sink} ({api}, {self.samplerate} Hz)"
+        self._stream: Any = None
+
         period = jack.period() if "JACK" in api else None
-        self.blocks: tuple[int, ...] = (period or config.blocksize,)
         self._blocksize = 0 if period else config.blocksize  # 0: as the host has them
-        self.description = f"{names[0]} ▶ {names[1]} ({api}, {self.samplerate} Hz)"
-        try:
-            sd.check_input_settings(
+        self.blocks: tuple[int, ...] = (period or config.blocksize,)
+        with self._opening():
+            self._sd.check_input_settings(
                 self._in["index"], self.in_channels, "float32", samplerate=self.samplerate
             )
-            sd.check_output_settings(
+            self._sd.check_output_settings(
                 self._out["index"], self.out_channels, "float32", samplerate=self.samplerate
             )
-        except sd.PortAudioError as error:
-            raise DeviceError(f"{self.description}: {_reason(error)}") from error
-        self._stream: Any = None
+            if behind_server:
+                self.blocks = (config.blocksize, self._burst())
+
+    def _preferred_rate(self, behind_server: bool) -> float:
+        if self._route is not None:
+            return self._route.samplerate
+        if behind_server:  # ALSA's plugins take any rate; the server's own needs no resampling
+            for endpoint in pulse.endpoints():
+                if endpoint.kind == "output" and endpoint.default:
+                    return endpoint.samplerate
+        return float(self._out["default_samplerate"])
+
+    def _find_pair(self) -> tuple[Any, Any]:
+        """Input and output of one host API: PortAudio opens no other pairs."""
+        spec, route = self._spec, self._route
+        wanted_in, wanted_out = (
+            (spec.input, spec.output) if route is None else (route.input, route.output)
+        )
+        if wanted_in is None and wanted_out is not None:
+            out = self._find(wanted_out, "output", spec.api)
+            return self._find(None, "input", self._api(out)), out
+        source = self._find(wanted_in, "input", spec.api)
+        named = wanted_in is not None and wanted_out is None
+        sink = self._find(wanted_out, "output", self._api(source) if named else spec.api)
+        if source["hostapi"] != sink["hostapi"]:
+            raise DeviceError(
+                f"{source['name']!r} ({self._api(source)}) and {sink['name']!r} "
+                f"({self._api(sink)}) do not go together; choose both from one host API"
+            )
+        return source, sink
+
+    def _api(self, device: Any) -> str:
+        return str(self._sd.query_hostapis(device["hostapi"])["name"])
 
     def _find(self, name: DeviceName, kind: Literal["input", "output"], api: str | None) -> Any:
         sd = self._sd
-        channels = f"max_{kind}_channels"
-        devices = [d for d in sd.query_devices() if d[channels] > 0]
+        devices = [d for d in sd.query_devices() if d[f"max_{kind}_channels"] > 0]
         if api is not None:
             apis = sd.query_hostapis()
             index = next((i for i, a in enumerate(apis) if api.lower() in a["name"].lower()), None)
@@ -136,6 +185,11 @@ class PortAudioDevice:
             devices = [d for d in devices if d["hostapi"] == index]
             if name is None:
                 name = apis[index][f"default_{kind}_device"]
+        if isinstance(name, str) and "monitor" in name.lower() and not pulse.endpoints():
+            raise DeviceError(
+                f"no PulseAudio or PipeWire server answers that could have {name!r}; "
+                "start one: systemctl --user start pipewire-pulse"
+            )
         if not devices:
             raise DeviceError(
                 f"there is no {kind} device; plug one in or start an audio server, "
@@ -143,40 +197,87 @@ class PortAudioDevice:
             )
         if name is None:
             name = sd.default.device[kind]
-            if name == -1:
-                return devices[0]
+        if name == -1:
+            return devices[0]
         if isinstance(name, int):
             found = [d for d in devices if d["index"] == name]
         else:
-            found = [d for d in devices if d["name"].lower() == name.lower()] or [
-                d for d in devices if name.lower() in d["name"].lower()
+            lower = name.lower()
+            found = [d for d in devices if d["name"].lower() == lower] or [
+                d for d in devices if lower in f"{d['name']}, {self._api(d)}".lower()
             ]
+        if not found and self._route is not None and name == "pulse":
+            raise DeviceError(
+                "PortAudio reaches PulseAudio and PipeWire through ALSA's pulse device, which is "
+                "missing; on Debian/Ubuntu: apt install libasound2-plugins"
+            )
         if not found:
-            raise unknown(f"{kind} device", str(name), [d["name"] for d in devices])
+            names = [d["name"] for d in devices]
+            names += [e.description for e in pulse.endpoints() if e.kind == kind]
+            raise unknown(f"{kind} device", str(name), names)
         return found[0]
 
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """What PortAudio needs, and what it says, while devices are opened."""
+        with ExitStack() as stack:
+            if self._route is not None:
+                stack.enter_context(self._route.in_force())
+            try:
+                yield
+            except self._sd.PortAudioError as error:
+                self.stop()
+                raise DeviceError(f"{self.description}: {_reason(error)}") from error
+
+    def _open(self, **callback: Any) -> Any:
+        return self._sd._StreamBase(
+            kind="duplex",
+            samplerate=self.samplerate,
+            blocksize=self._blocksize,
+            device=(self._in["index"], self._out["index"]),
+            channels=(self.in_channels, self.out_channels),
+            dtype="float32",
+            latency=self._buffers,
+            clip_off=True,
+            dither_off=True,
+            wrap_callback=None,
+            **callback,
+        )
+
+    def _burst(self) -> int:
+        """Frames that may come in one go, in whole blocks.
+
+        Behind ALSA's plugins a sound server hands over what it has when it comes by, up to the size
+        of the capture buffer; the callback then runs several times in a row.
+        """
+        probe = self._open()
+        blocks: int = ceil(round(probe.latency[0] * self.samplerate) / self._blocksize)
+        probe.close()
+        return max(1, blocks) * self._blocksize
+
     def start(self, bridge: Bridge, ring: Ring) -> None:
-        sd = self._sd
-        ffi = sd._ffi
-        try:
-            self._stream = sd._StreamBase(
-                kind="duplex",
-                samplerate=self.samplerate,
-                blocksize=self._blocksize,
-                device=(self._in["index"], self._out["index"]),
-                channels=(self.in_channels, self.out_channels),
-                dtype="float32",
-                latency=self._spec.latency,
-                clip_off=True,
-                dither_off=True,
-                wrap_callback=None,
-                callback=ffi.cast("PaStreamCallback*", bridge.callback_pointer),
-                userdata=ffi.cast("void*", bridge.user_data_pointer),
-            )
-            self._stream.start()
-        except sd.PortAudioError as error:
+        ffi = self._sd._ffi
+        for _ in range(_START_ATTEMPTS):
+            before = bridge.stats().callbacks
+            with self._opening():
+                self._stream = self._open(
+                    callback=ffi.cast("PaStreamCallback*", bridge.callback_pointer),
+                    userdata=ffi.cast("void*", bridge.user_data_pointer),
+                )
+                self._stream.start()
+            deadline = time.monotonic() + _START_TIMEOUT
+            while self.active and time.monotonic() < deadline:
+                if bridge.stats().callbacks > before:
+                    self._note_latency()
+                    return
+                time.sleep(0.005)
             self.stop()
-            raise DeviceError(f"{self.description}: {_reason(error)}") from error
+        raise DeviceError(
+            f"{self.description}: it opens, but no audio flows; "
+            "is the device, or the audio server, busy or suspended?"
+        )
+
+    def _note_latency(self) -> None:
         latency = self._stream.latency
         # What a virtual device reports can be garbage: nobody waits more than two seconds.
         total = sum(latency) if all(0 <= part < 2 for part in latency) else 0.0

@@ -6,11 +6,22 @@ uses is read from `PULSE_SOURCE` and `PULSE_SINK` when it is opened.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from realtime_sep.errors import DeviceError
+
+#: Seconds that a server may take to answer.
+_PATIENCE = 2.0
+#: Flag of sources and sinks that are hardware (PA_SOURCE_HARDWARE, PA_SINK_HARDWARE).
+_HARDWARE = 0x0004
+#: ALSA's own names, which are not to be looked for among the server's.
+_ALSA = ("default", "pulse")
 
 
 @dataclass(frozen=True)
@@ -35,26 +46,34 @@ class Endpoint:
 
 
 def endpoints() -> list[Endpoint]:
-    """All sources and sinks; empty where there is no server."""
+    """All sources and sinks; empty where there is no server, or none that answers."""
     if not sys.platform.startswith("linux"):
         return []
+    found: list[Endpoint] = []
+    # pulsectl waits for ever, or always as long as the time that it is given: hence a thread.
+    asking = threading.Thread(target=lambda: found.extend(_ask()), daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    return list(found)
+
+
+def _ask() -> list[Endpoint]:
     try:
         import pulsectl
 
         with pulsectl.Pulse("realtime-sep devices", connect=False) as pulse:
-            pulse.connect(timeout=2)
+            pulse.connect()
             server = pulse.server_info()
             return [
                 *(_endpoint(s, "input", server.default_source_name) for s in pulse.source_list()),
                 *(_endpoint(s, "output", server.default_sink_name) for s in pulse.sink_list()),
             ]
-    except Exception:  # no library, no server, or one that does not answer: the same to us
+    except Exception:  # no library, no server, one that hangs up: all the same to us
         return []
 
 
 def _endpoint(info: Any, kind: Literal["input", "output"], default: str) -> Endpoint:
     monitor = kind == "input" and info.monitor_of_sink_name is not None
-    hardware = "HARDWARE" in str(getattr(info, "flags", "")) or "device.bus" in info.proplist
     return Endpoint(
         name=info.name,
         description=info.description,
@@ -62,23 +81,44 @@ def _endpoint(info: Any, kind: Literal["input", "output"], default: str) -> Endp
         samplerate=info.sample_spec.rate,
         channels=info.channel_count,
         monitor=monitor,
-        virtual=monitor or not hardware,
+        virtual=monitor or not info.flags & _HARDWARE,
         default=info.name == default,
     )
 
 
 @dataclass(frozen=True)
 class Route:
-    """PortAudio devices to open, and the environment that routes them."""
+    """PortAudio devices to open, and how they lead to sources and sinks of the server.
+
+    Attributes:
+        input, output: for PortAudio.
+        endpoints: what they stand for, by kind ("input", "output"); a kind that was not named, or
+            is no endpoint of the server, is missing.
+    """
 
     input: int | str | None
     output: int | str | None
-    environment: dict[str, str] = field(default_factory=dict)
-    _descriptions: dict[str, str] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
 
-    def describe(self, kind: str) -> str | None:
-        """Description of the routed endpoint, if this side is routed."""
-        return self._descriptions.get(kind)
+    @property
+    def samplerate(self) -> int:
+        """At which the server does not resample: the sink's, or the source's if that is named."""
+        return (self.endpoints.get("output") or self.endpoints["input"]).samplerate
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """For as long as devices are opened: libpulse looks into the environment then."""
+        variables = {"input": "PULSE_SOURCE", "output": "PULSE_SINK"}
+        before = {variables[kind]: os.environ.get(variables[kind]) for kind in self.endpoints}
+        os.environ.update({variables[kind]: e.name for kind, e in self.endpoints.items()})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def resolve(source: int | str | None, sink: int | str | None) -> Route | None:
@@ -93,24 +133,18 @@ def resolve(source: int | str | None, sink: int | str | None) -> Route | None:
     if not isinstance(source, str) and not isinstance(sink, str):
         return None
     known = endpoints()
-    environment, descriptions = {}, {}
-    for wanted, kind, variable in (
-        (source, "input", "PULSE_SOURCE"),
-        (sink, "output", "PULSE_SINK"),
-    ):
-        if not isinstance(wanted, str):
-            continue
-        found = _match(wanted, [e for e in known if e.kind == kind])
-        if found is not None:
-            environment[variable] = found.name
-            descriptions[kind] = found.description
-    if not environment:
+    found = {}
+    for kind, wanted in (("input", source), ("output", sink)):
+        if isinstance(wanted, str) and wanted.lower() not in _ALSA:
+            endpoint = _match(wanted, [e for e in known if e.kind == kind])
+            if endpoint is not None:
+                found[kind] = endpoint
+    if not found:
         return None
     return Route(
-        input="pulse" if "input" in descriptions or source is None else source,
-        output="pulse" if "output" in descriptions or sink is None else sink,
-        environment=environment,
-        _descriptions=descriptions,
+        input="pulse" if "input" in found or source is None else source,
+        output="pulse" if "output" in found or sink is None else sink,
+        endpoints=found,
     )
 
 

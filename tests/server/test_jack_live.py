@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from audio_servers import JackServer, until
 from jack_tape import Tape, lag
+from songs import a_song
 
 from realtime_sep.offline import separate
 from realtime_sep.stream import open_stream
@@ -96,26 +97,6 @@ def test_noise_returns_bit_exact_after_the_latency(
             assert exact, f"hop {hop}"
             assert stream.stats.overflow_frames == 0
             assert stream.stats.limited_hops == 0
-
-
-def a_song(data: Path, seconds: float) -> tuple[Float32, int]:
-    """A real one, where there is one; below full scale, so that the limiter has nothing to do."""
-    path = data / "eval" / "musdb18_Music_Delta_80s_Rock" / "mixture.flac"
-    if path.exists():
-        import soundfile
-
-        audio, samplerate = soundfile.read(path, dtype="float32", always_2d=True)
-    else:
-        sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-        try:
-            import song
-        except ImportError:
-            pytest.skip(f"no {path}, and no examples/song.py")
-        finally:
-            sys.path.pop(0)
-        audio, samplerate = song.render_song(seconds).mix, song.RATE
-    audio = np.ascontiguousarray(audio[: round(seconds * samplerate)], np.float32)
-    return audio * np.float32(0.5 / np.abs(audio).max()), samplerate
 
 
 @pytest.mark.parametrize("profile", ["live", "studio"])
