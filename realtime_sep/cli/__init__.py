@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from realtime_sep.cli import devices, doctor, live, pipe, separate
+from realtime_sep.cli import devices, doctor, live, pipe, route, separate
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 PROGRAM = "realtime-sep"
@@ -39,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("live")(live.live)
+app.command("route")(route.route)
 app.command("separate")(separate.separate)
 app.command("pipe")(pipe.pipe)
 app.command("devices")(devices.devices)
