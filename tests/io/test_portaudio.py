@@ -1,0 +1,211 @@
+"""The contract with python-sounddevice that `realtime_sep.io.portaudio` relies on.
+
+`_StreamBase` is documented for library authors, but its name begins with an underscore: if a
+release changes it, this is where it shows.  No server is needed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from realtime_sep.errors import DeviceError, UsageError
+from realtime_sep.io import portaudio
+from realtime_sep.io.portaudio import PortAudioDevice, PortAudioSpec, validate_latency
+from realtime_sep.native import Bridge, BridgeConfig, Ring, Wake
+from realtime_sep.types import StreamConfig
+
+
+@pytest.fixture(scope="module")
+def sd() -> Any:
+    try:
+        return portaudio.load()
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+def test_stream_base_takes_what_we_give(sd: Any) -> None:
+    parameters = inspect.signature(sd._StreamBase.__init__).parameters
+    assert set(parameters) >= {
+        *("kind", "samplerate", "blocksize", "device", "channels", "dtype", "latency"),
+        *("clip_off", "dither_off", "callback", "userdata", "wrap_callback"),
+    }
+    text = inspect.getdoc(sd._StreamBase.__init__) or ""
+    assert "library authors" in text
+    assert "function pointer" in text
+
+
+def test_stream_base_has_what_we_use(sd: Any) -> None:
+    for method in ("start", "abort", "close"):
+        assert callable(getattr(sd._StreamBase, method))
+    for method in ("abort", "close"):
+        assert "ignore_errors" in inspect.signature(getattr(sd._StreamBase, method)).parameters
+    for name in ("active", "latency"):
+        assert isinstance(getattr(sd._StreamBase, name), property)
+    assert callable(sd._exit_handler)
+    for name in ("query_devices", "query_hostapis", "check_input_settings"):
+        assert callable(getattr(sd, name))
+    assert callable(sd.check_output_settings)
+    assert issubclass(sd.PortAudioError, Exception)
+    assert all(isinstance(sd.default.device[kind], int) for kind in ("input", "output"))
+
+
+def test_pointers_of_another_ffi_can_be_given(sd: Any) -> None:
+    """Ours are integers; sounddevice's cffi makes pointers of them, with PortAudio's types."""
+    rings = Ring(1024, 2), Ring(1024, 2)
+    config = BridgeConfig(
+        in_channels=2,
+        channels=2,
+        out_channels=2,
+        max_block=64,
+        hop=64,
+        guard=64,
+        prefill=128,
+        latency=128,
+    )
+    bridge = Bridge(config, *rings, Wake())
+    ffi = sd._ffi
+    callback = ffi.cast("PaStreamCallback*", bridge.callback_pointer)
+    user_data = ffi.cast("void*", bridge.user_data_pointer)
+    data, out = np.full((64, 2), 0.5, np.float32), np.ones((64, 2), np.float32)
+    again = callback(
+        ffi.from_buffer(data), ffi.from_buffer(out), 64, ffi.NULL, 0, user_data
+    )  # PortAudio calls it like this
+    assert again == sd._lib.paContinue
+    assert bridge.stats().frames == 64
+    assert (out == 0).all()  # the prefill
+    taken = rings[0].claim_read(64)
+    assert taken is not None
+    assert (taken == 0.5).all()
+
+
+def test_a_quiet_standard_error_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with portaudio._QuietStderr():
+        os.write(2, b"from C")
+    os.write(2, b"ours")
+    assert capfd.readouterr().err == "ours"
+
+
+@pytest.mark.parametrize(("text", "value"), [("low", "low"), ("high", "high"), ("0.02", 0.02)])
+def test_latency_from_text(text: str, value: object) -> None:
+    assert validate_latency(text) == value
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "0", "100", "nan"])
+def test_latency_that_makes_no_sense(text: str) -> None:
+    with pytest.raises(UsageError, match="latency"):
+        validate_latency(text)
+
+
+# --- choosing devices, with PortAudio's answers made up -------------------------------------------
+
+
+class FakePortAudio:
+    """What sounddevice tells of a machine with a sound card, a plugin and a JACK server."""
+
+    class PortAudioError(Exception):
+        pass
+
+    DEVICES = (
+        ("HDA Intel: ALC257 Analog (hw:0,0)", 0, 2, 2, 44100.0),
+        ("pulse", 0, 32, 32, 44100.0),
+        ("system", 1, 2, 2, 96000.0),
+        ("player", 1, 2, 0, 96000.0),
+    )
+    APIS = (
+        {"name": "ALSA", "default_input_device": 0, "default_output_device": 0},
+        {
+            "name": "JACK Audio Connection Kit",
+            "default_input_device": 2,
+            "default_output_device": 2,
+        },
+    )
+
+    def __init__(self) -> None:
+        self.default = type("default", (), {"device": {"input": 0, "output": 0}})
+        self.opened: list[dict[str, Any]] = []
+
+    def query_devices(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": name,
+                "index": i,
+                "hostapi": api,
+                "max_input_channels": inputs,
+                "max_output_channels": outputs,
+                "default_samplerate": rate,
+            }
+            for i, (name, api, inputs, outputs, rate) in enumerate(self.DEVICES)
+        ]
+
+    def query_hostapis(self, index: int | None = None) -> Any:
+        return self.APIS if index is None else self.APIS[index]
+
+    def check_input_settings(self, *_: Any, **__: Any) -> None: ...
+
+    def check_output_settings(self, *_: Any, **__: Any) -> None: ...
+
+    def _StreamBase(self, **arguments: Any) -> Any:
+        self.opened.append(arguments)
+        return type("stream", (), {"latency": (0.02, 0.03), "close": lambda self: None})()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakePortAudio:
+    fake = FakePortAudio()
+    monkeypatch.setattr(portaudio, "load", lambda: fake)
+    monkeypatch.setattr(portaudio.pulse, "endpoints", list)
+    monkeypatch.setattr(portaudio.jack, "period", lambda: 128)
+    return fake
+
+
+def test_hardware_keeps_its_blocks(machine: FakePortAudio) -> None:
+    device = PortAudioDevice(PortAudioSpec(), StreamConfig(blocksize=256))
+    assert device.blocks == (256,)
+    assert device.samplerate == 44100
+    assert not machine.opened
+
+
+def test_a_server_behind_alsa_comes_in_bursts(machine: FakePortAudio) -> None:
+    device = PortAudioDevice(PortAudioSpec("pulse", "pulse"), StreamConfig(blocksize=256))
+    assert device.blocks == (256, 1024)  # 20 ms of capture buffer, in whole blocks
+    assert machine.opened[0]["latency"] == 0.02
+
+
+def test_jack_decides_the_block(machine: FakePortAudio) -> None:
+    device = PortAudioDevice(PortAudioSpec("player"), StreamConfig(blocksize=256))
+    assert device.blocks == (128,)
+    assert device.samplerate == 96000
+    assert device.description.startswith("player ▶ system (JACK")  # the default beside "player"
+
+
+def test_the_default_beside_a_named_output(machine: FakePortAudio) -> None:
+    device = PortAudioDevice(PortAudioSpec(output="system"), StreamConfig())
+    assert device.description.startswith("system ▶ system")
+
+
+def test_name_with_host_api(machine: FakePortAudio) -> None:
+    device = PortAudioDevice(PortAudioSpec("system, jack", "system, jack"), StreamConfig())
+    assert "JACK" in device.description
+
+
+def test_pairs_of_two_host_apis_are_refused(machine: FakePortAudio) -> None:
+    with pytest.raises(DeviceError, match=r"player.*JACK.*HDA.*ALSA.*one host API"):
+        PortAudioDevice(PortAudioSpec("player", "HDA"), StreamConfig())
+
+
+def test_unknown_names_are_suggested(machine: FakePortAudio) -> None:
+    with pytest.raises(UsageError, match="did you mean 'player'"):
+        PortAudioDevice(PortAudioSpec("palyer", "system"), StreamConfig())
+    with pytest.raises(UsageError, match="host API"):
+        PortAudioDevice(PortAudioSpec(api="ASIO"), StreamConfig())
+
+
+def test_buses_that_do_not_fit(machine: FakePortAudio) -> None:
+    config = StreamConfig(outputs=("mix", "vocals"))
+    with pytest.raises(DeviceError, match=r"2 channels.*need 4"):
+        PortAudioDevice(PortAudioSpec(), config)
