@@ -25,6 +25,8 @@ from realtime_sep.types import Float32, SeparatorInfo
 #: Frames that the resampler's filter looks ahead, at the lower of the two rates: half its 91.4 taps
 #: (libsamplerate's `sinc_medium`), and the frame or two that it keeps in hand.
 _FILTER = 49
+#: Sample rates that make sense, in Hz; the resampler would go from 188 Hz to 11 MHz.
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
 
 
 class BlockSeparator:
@@ -60,6 +62,7 @@ class BlockSeparator:
     ) -> None:
         if blocksize < 1:
             raise UsageError(f"blocksize is in frames and positive, not {blocksize}")
+        check_rate(samplerate)
         self._owner = Separation(separator, samplerate, channels, **options)
         info = self._owner.separator.info
         self.samplerate = samplerate
@@ -130,6 +133,14 @@ class BlockSeparator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_rate(samplerate: int) -> None:
+    """Raise `UsageError` for a sample rate that audio does not have."""
+    if not LOWEST_RATE <= samplerate <= HIGHEST_RATE:
+        raise UsageError(
+            f"a sample rate is {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {samplerate}: is it right?"
+        )
 
 
 def _lag(info: SeparatorInfo, samplerate: int, blocksize: int) -> int:

@@ -42,9 +42,7 @@ def pipe(
     ],
     rate: Annotated[
         int | None,
-        typer.Option(
-            "--rate", metavar="HZ", min=1000, help="Sample rate.", show_default="what the WAV says"
-        ),
+        typer.Option("--rate", metavar="HZ", help="Sample rate.", show_default="what the WAV says"),
     ] = None,
     channels: Annotated[
         int | None,
@@ -179,6 +177,7 @@ def _reader(
     channels: int | None,
     warn: Callable[[str], None],
 ) -> PcmReader:
+    from realtime_sep.blocks import check_rate
     from realtime_sep.io.pipe import PcmReader, WavReader
 
     reader: PcmReader
@@ -194,6 +193,7 @@ def _reader(
         raise UsageError(f"raw {format} does not tell its sample rate: give it as --rate")
     else:
         reader = PcmReader(source, format, rate, 2 if channels is None else channels, warn=warn)
+    check_rate(reader.samplerate)
     if reader.channels > 2:
         raise UsageError(
             f"1 or 2 channels are separated, not {reader.channels}; let ffmpeg mix them down first "

@@ -125,6 +125,9 @@ def test_bad_input_is_explained() -> None:
             separator.process(block)
     with pytest.raises(UsageError, match="positive"):
         BlockSeparator("identity", RATE, blocksize=0)
+    for rate in (0, 44, 2**31):
+        with pytest.raises(UsageError, match=f"not {rate}"):
+            BlockSeparator("identity", rate)
     with pytest.raises(UsageError, match="'center'"):
         BlockSeparator("centre", RATE)
 
