@@ -89,10 +89,14 @@ def test_blocks_are_as_long_as_asked(
     np.testing.assert_array_equal(np.concatenate(blocks), audio)
 
 
-def test_names_that_look_like_addresses(tmp_path: Path) -> None:
-    path = tmp_path / "http:song — ünï 100%d.wav"
-    soundfile.write(path, noise(100), 44100)
-    assert len(read_audio(path)[0]) == 100
+@pytest.mark.parametrize("name", ["http:song.wav", "concat:a|b.wav", "ünï — 100%d.wav"])
+def test_names_that_look_like_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with AudioWriter(name, 44100, 2) as writer:
+        writer.write(noise(100))
+    assert len(read_audio(name)[0]) == 100
 
 
 def test_one_channel_goes_to_both(tmp_path: Path) -> None:
@@ -343,6 +347,22 @@ except AudioFileError as error:
     assert child.returncode == 1
     assert child.stderr.count("\n") == 1
     assert "File too large" in child.stderr
+    assert traces(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_disk_that_is_full_at_the_very_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(sink: file._Sink, data: bytes) -> int:
+        sink.error = OSError(28, "No space left on device")
+        return 0
+
+    writer = AudioWriter(tmp_path / name, 44100, 2)
+    writer.write(noise(1000))
+    monkeypatch.setattr(file._Sink, "write", refuse)
+    with pytest.raises(AudioFileError, match="No space left"):
+        writer.close()
     assert traces(tmp_path) == []
 
 
