@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -458,10 +459,8 @@ class Sliding:
 
 def _be_humble() -> None:
     """Make the calling thread less urgent than the worker, and rid it of denormals."""
-    if hasattr(os, "setpriority"):
-        with contextlib.suppress(
-            OSError
-        ):  # Linux: of the thread; elsewhere there is no such thread
+    if sys.platform == "linux":  # elsewhere the number would mean a process, and not this one
+        with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 1)
     with contextlib.suppress(ImportError):
         from realtime_sep import native
@@ -475,6 +474,6 @@ def _be_urgent() -> None:
     Now and then the helper holds Python's lock for some microseconds.  An ordinary thread can be
     pushed aside by any program just then, and the worker would wait for its return.
     """
-    if hasattr(os, "sched_setscheduler"):
+    if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
