@@ -269,6 +269,49 @@ class PulseServer(Server):
         super().stop()
 
 
+class PipeWireServer(Server):
+    """PipeWire, its session manager and its PulseAudio side, with null sinks."""
+
+    def __init__(self, directory: Path, sinks: dict[str, str], samplerate: int = 48000) -> None:
+        need("pipewire", "wireplumber", "pipewire-pulse", "dbus-daemon", "pactl", "pacat", "parec")
+        self.samplerate = samplerate
+        bus = f"unix:path={directory}/bus"
+        self.environment = {
+            "HOME": str(directory),
+            "XDG_RUNTIME_DIR": str(directory),
+            "XDG_CONFIG_HOME": str(directory),
+            "PIPEWIRE_RUNTIME_DIR": str(directory),
+            "PULSE_SERVER": f"unix:{directory}/pulse/native",
+            "DBUS_SESSION_BUS_ADDRESS": bus,
+        }
+        self._parts: list[Process] = []
+        programs = f"dbus-daemon --session --nofork --nopidfile --address={bus}"
+        for command in (programs, "pipewire", "wireplumber", "pipewire-pulse"):
+            words = command.split()
+            log = directory / f"{words[0]}.log"
+            self.process = Process(words, log, self.environment)
+            self._parts.append(self.process)
+            if words[0] == "dbus-daemon":
+                until((directory / "bus").exists, START_TIMEOUT, "D-Bus")
+            if words[0] == "pipewire":
+                until((directory / "pipewire-0").exists, START_TIMEOUT, "PipeWire")
+        self._await(lambda: self._answers("pactl", "info"), self.process)
+        for name, description in sinks.items():
+            self.run(
+                *("pactl", "load-module", "module-null-sink", f"sink_name={name}"),
+                *(f"rate={samplerate}", "channels=2"),
+                f"sink_properties=\"device.description='{description}'\"",
+            )
+
+    def kill(self) -> None:
+        for part in self._parts:
+            part.kill()
+
+    def stop(self) -> None:
+        for part in reversed(self._parts):
+            part.stop()
+
+
 def python(
     *arguments: str, extra: dict[str, str], seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:

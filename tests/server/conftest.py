@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from audio_servers import JackServer, PulseServer, environment, need_portaudio
+from audio_servers import JackServer, PipeWireServer, PulseServer, environment, need_portaudio
 
 
 @pytest.fixture
@@ -33,6 +33,22 @@ def pulse_server(tmp_path: Path) -> Iterator[Callable[..., PulseServer]]:
 
         def start(sinks: dict[str, str]) -> PulseServer:
             server = stack.enter_context(PulseServer(tmp_path, sinks))
+            stack.enter_context(environment(server.environment))
+            return server
+
+        yield start
+
+
+@pytest.fixture(params=[PulseServer, PipeWireServer], ids=["pulseaudio", "pipewire"])
+def sound_server(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., PulseServer | PipeWireServer]]:
+    """One that speaks PulseAudio's protocol, each in turn."""
+    need_portaudio()
+    with ExitStack() as stack:
+
+        def start(sinks: dict[str, str]) -> PulseServer | PipeWireServer:
+            server = stack.enter_context(request.param(tmp_path, sinks))
             stack.enter_context(environment(server.environment))
             return server
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audio_servers import PulseServer, python, until
+from audio_servers import PulseServer, Server, python, until
 from songs import a_song
 
 from realtime_sep.errors import DeviceError, UsageError
@@ -45,7 +45,7 @@ def live(separator: str, vocals: float = 0.0) -> Iterator[Stream]:
         yield stream
 
 
-def play_and_record(server: PulseServer, audio: Float32, directory: Path) -> Float32:
+def play_and_record(server: Server, audio: Float32, directory: Path) -> Float32:
     """What is heard on the speakers, from before the music begins until after it ends."""
     environment = {**os.environ, **server.environment}
     taken, given = directory / "taken.raw", directory / "given.raw"
@@ -92,10 +92,8 @@ def likeness(recorded: Float32, expected: Float32, piece: int = RATE // 2) -> tu
     return float(np.median(alike)), equal / (len(alike) * piece)
 
 
-def test_monitor_to_sink_is_bit_exact(
-    pulse_server: Callable[..., PulseServer], tmp_path: Path
-) -> None:
-    server = pulse_server(SINKS)
+def test_monitor_to_sink_is_bit_exact(sound_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = sound_server(SINKS)
     audio = np.random.default_rng(0).uniform(-0.85, 0.85, (3 * RATE, 2)).astype(np.float32)
     with live("identity") as stream:
         assert "Monitor of Music Player ▶ Loud Speakers" in stream.device
@@ -126,8 +124,8 @@ def test_karaoke_of_what_another_program_plays(
     assert unlike < alike - 0.05
 
 
-def test_endpoints_tell_what_they_are(pulse_server: Callable[..., PulseServer]) -> None:
-    server = pulse_server(SINKS)
+def test_endpoints_tell_what_they_are(sound_server: Callable[..., Server]) -> None:
+    server = sound_server(SINKS)
     server.run("pactl", "set-default-sink", "speakers")
     server.run("pactl", "set-default-source", "music.monitor")
     server.run(
