@@ -137,13 +137,16 @@ def leakage(voice: Audio, mixture: Audio, estimate: Audio, samplerate: int) -> S
     """Level of the estimated voice where the true one pauses, relative to the mixture there.
 
     0 dB: all music leaks while nobody sings; -30 dB: a thousandth of its power does.  None if the
-    voice never pauses for half a second in all, or nothing sounds meanwhile.
+    voice never pauses for half a second in all, nothing sounds meanwhile, or the estimate is silent
+    all through: that is no separation to be judged.
     """
     window = max(1, round(_PAUSE_WINDOW * samplerate))
     levels = _powers(voice, window)
     pauses = levels < _PAUSE * power(voice) if power(voice) >= _SILENT else levels >= 0
     music = float(np.sum(_powers(mixture, window)[pauses]))
     if np.count_nonzero(pauses) * window < _LEAST_PAUSE * samplerate or music <= _SILENT:
+        return None
+    if not estimate.any():
         return None
     return decibels(float(np.sum(_powers(estimate, window)[pauses])), music)
 
@@ -283,8 +286,7 @@ class BssEval:
             return ratios
 
         if self._projections is None:  # costly, and not needed for silence
-            spans = [*self._spans, np.concatenate(self._spans)]
-            self._projections = [_Projection(span) for span in spans]
+            self._projections = self._project()
         *onto_own, onto_all = self._projections
         of_own = [onto.filters(found[j]) for j, onto in enumerate(onto_own)]
         of_all = [onto_all.filters(found[j]) for j in range(stems)]
@@ -294,7 +296,7 @@ class BssEval:
                 continue
             frames = min(window, length) + _FILTER - 1
             size = _fast_length(frames)
-            spectra = [np.fft.rfft(span[:, part], size) for span in self._spans]
+            spectra = [np.fft.rfft(span[:, part].astype(np.float64), size) for span in self._spans]
             every_spectrum = np.concatenate(spectra)
             for j in range(stems):
                 target = _lengthen(true[j, :, part], frames)
@@ -311,10 +313,20 @@ class BssEval:
                 )
         return ratios
 
+    def _project(self) -> list[_Projection]:
+        """Onto each stem's span, and onto all of them."""
+        everything = np.concatenate(self._spans)
+        correlations = _correlations(everything, everything)
+        projections, start = [], 0
+        for span in self._spans:
+            own = slice(start, start := start + len(span))
+            projections.append(_Projection(span, correlations[own, own]))
+        return [*projections, _Projection(everything, correlations)]
 
-def _by_channel(stems: Sequence[Audio]) -> Float64:
+
+def _by_channel(stems: Sequence[Audio]) -> Audio:
     """`(stems, channels, frames)`."""
-    return np.array([np.asarray(stem, np.float64).T for stem in stems])
+    return np.array([np.asarray(stem).T for stem in stems])
 
 
 def _median(values: Float64) -> Score:
@@ -322,7 +334,7 @@ def _median(values: Float64) -> Score:
     return float(np.clip(np.median(values), -LIMIT, LIMIT)) if len(values) else None
 
 
-def _any_silent(stems: Float64) -> bool:
+def _any_silent(stems: Audio) -> bool:
     return bool((~stems.sum(axis=1).any(axis=1)).any())
 
 
@@ -332,8 +344,8 @@ def _ratio(wanted: Float64, unwanted: Float64) -> float:
         return float(10 * np.log10(np.sum(wanted**2) / energy)) if energy else np.inf
 
 
-def _lengthen(signal: Float64, frames: int) -> Float64:
-    return np.pad(signal, ((0, 0), (0, frames - signal.shape[1])))
+def _lengthen(signal: Audio, frames: int) -> Float64:
+    return np.pad(signal.astype(np.float64), ((0, 0), (0, frames - signal.shape[1])))
 
 
 def _fast_length(least: int) -> int:
@@ -342,19 +354,21 @@ def _fast_length(least: int) -> int:
 
 
 class _Projection:
-    """Least-squares filters of `_FILTER` taps from the signals of `span` `(n, frames)`."""
+    """Least-squares filters of `_FILTER` taps from the signals of a span, `(n, frames)`.
 
-    def __init__(self, span: Float64) -> None:
-        count, taps = len(span), _FILTER
-        self._size = _fast_length(span.shape[1] + taps - 1)
-        self._spectra = np.conj(np.fft.rfft(span, self._size))
-        lags = np.subtract.outer(np.arange(taps), np.arange(taps))  # row minus column
-        gram = np.empty((count, taps, count, taps))
-        for i in range(count):
-            for j in range(i + 1):
-                product = np.conj(self._spectra[j]) * self._spectra[i]
-                gram[i, :, j] = np.fft.irfft(product, self._size)[lags]
-                gram[j, :, i] = gram[i, :, j].T
+    Args:
+        correlations: of the span with itself, as `_correlations` gives them.
+    """
+
+    def __init__(self, span: Audio, correlations: Float64) -> None:
+        count, _, taps = correlations.shape
+        self._span = span
+        # Row (i, a), column (j, b): the sum over s of x_i[s] x_j[s + a - b].
+        both_ways = np.concatenate(
+            [correlations, np.moveaxis(correlations[..., :0:-1], 0, 1)], axis=2
+        )
+        lags = np.subtract.outer(np.arange(taps), np.arange(taps))
+        gram = np.moveaxis(both_ways[..., lags], 1, 2)
         self._matrix = gram.reshape(count * taps, count * taps)
         self._matrix.flat[:: count * taps + 1] += np.finfo(np.float64).eps
         # The inverse is worth its price for several estimates; `filters` mends its rounding.
@@ -364,11 +378,10 @@ class _Projection:
         except np.linalg.LinAlgError:
             self._inverse = None
 
-    def filters(self, targets: Float64) -> Float64:
+    def filters(self, targets: Audio) -> Float64:
         """From the span to each of `targets` `(m, frames)`: `(m, n, taps)`."""
-        taps = _FILTER
-        spectra = np.fft.rfft(targets, self._size)[:, np.newaxis] * self._spectra
-        columns = np.fft.irfft(spectra, self._size)[..., :taps].reshape(len(targets), -1).T
+        count = len(targets)
+        columns = np.moveaxis(_correlations(self._span, targets), 1, 2).reshape(-1, count)
         solution: Audio
         if self._inverse is None:
             solution = np.linalg.lstsq(self._matrix, columns)[0]
@@ -376,7 +389,22 @@ class _Projection:
             solution = self._inverse @ columns
             for _ in range(_REFINEMENTS):
                 solution += self._inverse @ (columns - self._matrix @ solution)
-        return solution.astype(np.float64, copy=False).T.reshape(len(targets), -1, taps)
+        return solution.astype(np.float64, copy=False).T.reshape(count, -1, _FILTER)
+
+
+def _correlations(first: Audio, second: Audio) -> Float64:
+    """Sums over t of `first[i, t] * second[j, t + lag]`, `(m, n, _FILTER)`: lags from 0.
+
+    In blocks, so the memory does not grow with the length of songs.
+    """
+    size = 1 << 15
+    step = size - _FILTER + 1
+    total = np.zeros((len(first), len(second), size // 2 + 1), np.complex128)
+    for start in range(0, first.shape[1], step):
+        a = np.fft.rfft(first[:, start : start + step].astype(np.float64), size)
+        b = np.fft.rfft(second[:, start : start + size].astype(np.float64), size)
+        total += np.conj(a)[:, np.newaxis] * b
+    return np.fft.irfft(total, size)[..., :_FILTER]
 
 
 def _filtered(filters: Float64, spectra: Complex128, size: int) -> Float64:

@@ -96,6 +96,7 @@ def test_leakage_is_the_level_while_nobody_sings() -> None:
     voice, music = make_stems()
     mixture = voice + music
     assert metrics.leakage(voice, mixture, voice + 0.1 * music, RATE) == pytest.approx(-20, abs=0.1)
+    assert metrics.leakage(voice, mixture, 0 * voice, RATE) is None  # nothing was separated
     always = voice[-RATE:]
     assert metrics.leakage(always, always, always, RATE) is None  # no pause, no figure
 
