@@ -7,10 +7,13 @@ says how it is to be run, and everything in the graph must fit what the metadata
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from realtime_sep.dsp.delay import Delay
 from realtime_sep.dsp.stft import Analysis, Synthesis
@@ -24,7 +27,7 @@ from realtime_sep.separators.protocol import Separator
 from realtime_sep.separators.sliding import Sliding
 from realtime_sep.types import Complex64, Float32, SeparatorInfo
 
-Provider = Literal["auto", "cpu", "cuda"]
+AnyArray = npt.NDArray[Any]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 #: Older versions read arbitrary files through external data.
 _MINIMUM = (1, 24)
@@ -123,14 +126,14 @@ class OnnxSpectral:
             {"spec": self._spec.shape, **{f"state_{n}": s for n, s in shapes.items()}},
             {"stems": self._stems.shape, **{f"next_state_{n}": s for n, s in shapes.items()}},
         )
-        self._bindings = []
+        self._steps: list[Callable[[], None]] = []
         for now, after in ((0, 1), (1, 0)):
             inputs = {"spec": self._spec, **{f"state_{n}": a for n, a in states[now].items()}}
             outputs = {
                 "stems": self._stems,
                 **{f"next_state_{n}": a for n, a in states[after].items()},
             }
-            self._bindings.append(_bind(self._session, inputs, outputs))
+            self._steps.append(_runner(self._session, inputs, outputs))
         self._turn = 0
 
         latency = overlap_add_lag(geometry, meta.lookahead)
@@ -168,7 +171,7 @@ class OnnxSpectral:
     def process(self, hop: Float32, stems: Float32) -> None:
         """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
         self._input[:] = self._analysis.process(hop)
-        self._session.run_with_iobinding(self._bindings[self._turn])
+        self._steps[self._turn]()
         self._turn ^= 1
         residual = stems[-1]
         self._delay.process(hop, residual)
@@ -179,7 +182,7 @@ class OnnxSpectral:
     def _run(self, entry: ModelEntry) -> None:
         """Once, to compile and to find out whether it runs at all."""
         try:
-            self._session.run_with_iobinding(self._bindings[self._turn])
+            self._steps[self._turn]()
         except Exception as error:  # the runtime's errors have no common type
             raise ModelError(f"model {entry.name!r} does not run: {_reason(error)}") from error
         self._turn ^= 1
@@ -216,20 +219,20 @@ class OnnxWindow:
             {"magnitude": magnitude.shape, "newest": (1,)},
             {"masks": self._masks.shape},
         )
-        self._binding = _bind(
+        self._compute = _runner(
             self._session,
             {"magnitude": magnitude, "newest": np.array([newest], np.int64)},
             {"masks": self._masks},
         )
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._compute()
         except Exception as error:  # the runtime's errors have no common type
             raise ModelError(f"model {entry.name!r} does not run: {_reason(error)}") from error
         self.provider = _active(entry, self._session, provider)
 
     def run(self, masks: Float32) -> None:
         """Compute the masks of the window `self.window` into `masks` (K, stems, channels, bins)."""
-        self._session.run_with_iobinding(self._binding)
+        self._compute()
         masks[:] = self._masks[: self._step]
 
 
@@ -333,15 +336,30 @@ def _check_graph(
                 )
 
 
-def _bind(session: Any, inputs: dict[str, Any], outputs: dict[str, Any]) -> Any:
-    """Bind arrays to a session's inputs and outputs; they are used in place, never copied."""
+def _runner(
+    session: Any, inputs: dict[str, AnyArray], outputs: dict[str, AnyArray]
+) -> Callable[[], None]:
+    """What runs the session from arrays to arrays, which stay where they are.
+
+    On a processor the arrays themselves are bound, and nothing is copied or allocated per run.
+    Elsewhere an input is copied to the device when it is bound and not again, so it is given anew.
+    """
+    names = list(outputs)
+    if session.get_providers()[0] != _PROVIDERS["cpu"]:
+
+        def run() -> None:
+            for name, value in zip(names, session.run(names, inputs), strict=True):
+                outputs[name][...] = value
+
+        return run
+
     wrap = _runtime().OrtValue.ortvalue_from_numpy
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_ortvalue_input(name, wrap(array))
     for name, array in outputs.items():
         binding.bind_ortvalue_output(name, wrap(array))
-    return binding
+    return partial(session.run_with_iobinding, binding)
 
 
 def _reason(error: Exception) -> str:

@@ -192,3 +192,22 @@ def _claiming(metadata: Any) -> onnx.ModelProto:
     del made.metadata_props[:]
     onnx.helper.set_model_props(made, metadata.to_props())
     return made
+
+
+def test_other_providers_give_the_same(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where arrays cannot be bound for good they are given anew: the same samples."""
+    import onnxruntime
+
+    signal = noise(128 * 20)
+    models = [tiny.delayed(2), tiny.counting()]
+    expected = [run(make(model), signal) for model in models]
+    real = onnxruntime.InferenceSession.get_providers
+    monkeypatch.setattr(
+        onnxruntime.InferenceSession,
+        "get_providers",
+        lambda session: ["FakeExecutionProvider", *real(session)],
+    )
+    for model, wanted in zip(models, expected, strict=True):
+        separator = make(model)
+        assert separator.info.provider == "FakeExecutionProvider"
+        np.testing.assert_array_equal(run(separator, signal), wanted)
