@@ -47,7 +47,7 @@ def test_help_is_quick(process: Cli) -> None:
     process("--help")
     start = time.perf_counter()
     process("--help")
-    assert time.perf_counter() - start < 3  # 0.3 s on an idle machine
+    assert time.perf_counter() - start < 10  # 0.3 s on an idle machine
 
 
 @pytest.mark.parametrize(
