@@ -7,11 +7,15 @@ step in which the masks are applied, `hops_per_frame` of them to a net hop).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from realtime_sep.errors import UsageError, unknown
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.types import Geometry
+
+
+#: Frames or hops of anything in a plan; 95 s of Spleeter's frames.
+_MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class SlidingPlan:
         Raises:
             UsageError: names the option and its bounds.
         """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or not -_MOST <= value <= _MOST:
+                raise UsageError(
+                    f"{field.name} must be a whole number of at most {_MOST}, not {value!r}"
+                )
         if (
             not 1 <= self.step <= self.context
             or not 0 <= self.lookahead <= self.context - self.step

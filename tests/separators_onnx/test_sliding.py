@@ -293,6 +293,10 @@ def test_other_rates_scale_the_transform() -> None:
 def test_plans_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="must fit into the context"):
         replace(PLAN, lookahead=7)
+    with pytest.raises(UsageError, match="step must be a whole number of at most 4096, not '2'"):
+        plan(META, "fast", step="2")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="context must be a whole number of at most 4096"):
+        plan(META, "fast", context=10**9)
     with pytest.raises(UsageError, match="earlier than the first mask"):
         replace(PLAN, shift=-100)
     with pytest.raises(UsageError, match="did you mean 'balanced'"):
