@@ -13,7 +13,6 @@ from realtime_sep.errors import UsageError, unknown
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.types import Geometry
 
-
 #: Frames or hops of anything in a plan; 95 s of Spleeter's frames.
 _MOST = 4096
 
