@@ -104,7 +104,7 @@ def test_song_live_equals_offline(
     jack_server: Callable[..., JackServer], data: Path, profile: str
 ) -> None:
     period = 256
-    song, samplerate = a_song(data, 6.0)
+    song, samplerate = a_song(data, 4.0)
     song = song[: len(song) // period * period]
     server = jack_server(samplerate, period)
     with Tape(server) as tape:
