@@ -288,9 +288,8 @@ def separate_file(
         UsageError, ModelError: as `load_separator`.
     """
     source = Path(path)
-    with AudioReader(source) as probe:
-        own_channels = probe.channels
-    with AudioReader(source, min(own_channels, 2)) as reader, ExitStack() as files:
+    with AudioReader(source) as reader, ExitStack() as files:
+        reader.channels = min(reader.channels, 2)
         separation = files.enter_context(
             Separation(separator, reader.samplerate, reader.channels, **options)
         )

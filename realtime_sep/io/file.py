@@ -112,7 +112,7 @@ class AudioReader:
 
     Attributes:
         samplerate: Hz.
-        channels: of the blocks.
+        channels: of the blocks; may be set to 1 or 2 before reading.
         layout: FFmpeg's names of the file's own channels.
         frames: expected length, from the header: an estimate; None if the file does not say.
         damaged: packets that could not be decoded and were left out, so far.
