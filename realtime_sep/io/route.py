@@ -363,13 +363,15 @@ def _move_back(server: Any, record: Record) -> None:
     import pulsectl
 
     sinks = {sink.name: sink.index for sink in server.sink_list()}
+    # Asked first: with the default sink some go along, and not to where they came from.
+    inside = [stream.index for stream in playing(server) if _owner(stream.sink) == record.pid]
     if _owner(server.server_info().default_sink_name) == record.pid and record.default in sinks:
         server.sink_default_set(record.default)
-    for stream in playing(server):
-        origin = record.moved.get(stream.index)
-        if _owner(stream.sink) == record.pid and origin in sinks:
+    for index in inside:
+        origin = record.moved.get(index)
+        if origin in sinks:
             with suppress(pulsectl.PulseError):  # it may end just now
-                server.sink_input_move(stream.index, sinks[origin])
+                server.sink_input_move(index, sinks[origin])
 
 
 def _unload(server: Any, pid: int) -> None:
