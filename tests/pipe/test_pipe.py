@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,30 @@ def test_live_writes_every_hop_at_once() -> None:
         watchdog.cancel()
 
 
+def test_a_pipe_that_is_not_blocking(pipe: Pipe) -> None:
+    """As a parent in Node or asyncio may leave it: to be waited for, not taken for the end."""
+    audio = song(0.05).tobytes()
+    source, feed = os.pipe()
+    os.set_blocking(source, False)
+
+    def trickle() -> None:
+        with open(feed, "wb", buffering=0) as file:
+            for half in (audio[:4096], audio[4096:]):
+                file.write(half)
+                for _ in range(500):  # until it was read
+                    if not select.select([source], [], [], 0)[0]:
+                        break
+                    time.sleep(0.02)
+                time.sleep(0.1)
+
+    feeder = threading.Thread(target=trickle)
+    feeder.start()
+    done = pipe(*IDENTITY, stdin=source)
+    feeder.join()
+    os.close(source)
+    assert done.stdout == audio
+
+
 # --- WAV -----------------------------------------------------------------------------------------
 
 
@@ -141,6 +166,26 @@ def test_wav_through_a_pipe_says_its_true_length(pipe: Pipe, subtype: str) -> No
     expected, _ = soundfile.read(io.BytesIO(data), dtype="float32")
     assert samplerate == 44100
     np.testing.assert_array_equal(out, expected)
+
+
+def test_what_follows_the_audio_is_taken_too(pipe: Pipe) -> None:
+    """Else the program before us dies of it, although all is well."""
+    data = wav(song(0.1)) + b"LIST" + (1 << 18).to_bytes(4, "little") + bytes(1 << 18)
+    source, feed = os.pipe()
+    written: list[int] = []
+
+    def write() -> None:
+        with suppress(BrokenPipeError), open(feed, "wb", buffering=0) as file:
+            for start in range(0, len(data), 4096):
+                written.append(file.write(data[start : start + 4096]))
+
+    feeder = threading.Thread(target=write)
+    feeder.start()
+    done = pipe("--format", "wav", stdin=source)
+    os.close(source)
+    feeder.join()
+    assert done.returncode == 0
+    assert sum(written) == len(data)
 
 
 def test_wav_of_stems_into_a_file(pipe: Pipe, tmp_path: Path) -> None:
