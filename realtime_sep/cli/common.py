@@ -9,11 +9,6 @@ import sys
 from typing import Any
 
 
-def best_model() -> str:
-    """The separator to use when none is named."""
-    return "center"
-
-
 def checked_model(name: str | None) -> str:
     """`name`, or the best separator; before any device is opened or file read.
 
@@ -21,6 +16,8 @@ def checked_model(name: str | None) -> str:
         UsageError, ModelError: there is no such separator.
     """
     if name is None:
+        from realtime_sep.cli.choice import best_model
+
         return best_model()
     from realtime_sep.plugins import available_separators, load_separator
 

@@ -158,7 +158,7 @@ def _server() -> Iterator[Finding]:
 
 def _separator() -> Iterator[Finding]:
     """Run a second of noise through the default separator and time its hops."""
-    from realtime_sep.cli.common import best_model
+    from realtime_sep.cli.choice import best_model
 
     name = best_model()
     try:
