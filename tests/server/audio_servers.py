@@ -36,6 +36,14 @@ def need_portaudio() -> None:
         pytest.skip("PortAudio (libportaudio2) is not installed")
 
 
+def refresh_portaudio() -> None:
+    """Let PortAudio look for devices again, if an earlier test has loaded it into this process."""
+    sounddevice = sys.modules.get("sounddevice")
+    if sounddevice is not None:
+        sounddevice._terminate()
+        sounddevice._initialize()
+
+
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Poll; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -8,7 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from audio_servers import JackServer, PipeWireServer, PulseServer, environment, need_portaudio
+from audio_servers import (
+    JackServer,
+    PipeWireServer,
+    PulseServer,
+    environment,
+    need_portaudio,
+    refresh_portaudio,
+)
 
 
 @pytest.fixture
@@ -34,6 +41,7 @@ def pulse_server(tmp_path: Path) -> Iterator[Callable[..., PulseServer]]:
         def start(sinks: dict[str, str]) -> PulseServer:
             server = stack.enter_context(PulseServer(tmp_path, sinks))
             stack.enter_context(environment(server.environment))
+            refresh_portaudio()
             return server
 
         yield start
