@@ -228,17 +228,35 @@ def _directory() -> Path:
 class _File:
     """A record on disk, locked for as long as its owner, or somebody who clears up, lives."""
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, flags, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    @classmethod
+    def create(cls, record: Record) -> _File:
+        """A file that nobody ever sees unlocked or empty."""
+        _directory().mkdir(parents=True, exist_ok=True)
+        path = _directory() / f"{record.pid}.new"
+        path.touch(0o600)
+        file = cls(path)
+        file.lock()
+        file.write(record)
+        file._path = path.rename(path.with_suffix(".json"))
+        return file
 
     def lock(self) -> bool:
         """Whether it is ours now; False if somebody else has it."""
+        return self._flock("LOCK_EX")
+
+    def locked(self) -> bool:
+        """Whether somebody has it; asking at the same time does not count."""
+        return not self._flock("LOCK_SH")
+
+    def _flock(self, how: str) -> bool:
         import fcntl  # not there on Windows, where there is nothing to route either
 
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, getattr(fcntl, how) | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
@@ -294,7 +312,7 @@ def _read(path: Path) -> Found | None:
         return None
     try:
         record = file.read()
-        alive = not file.lock()
+        alive = file.locked()
     finally:
         file.close()
     if record is not None and record.server != _here():
@@ -451,15 +469,12 @@ class Route:
         output = self._find_output(server, others)
         self._choice = self._settle(server, others)
 
-        _directory().mkdir(parents=True, exist_ok=True)
-        self._file = _File(_directory() / f"{self._pid}.json", create=True)
-        stack.callback(self._file.close)
-        self._file.lock()
         self._record = Record(self._pid, _here(), server.server_info().cookie)
         self._record.output = "" if output is None else output.name
         if self._with_microphone:
             self._record.microphone = self._name("microphone")
-        self._file.write(self._record)
+        self._file = _File.create(self._record)
+        stack.callback(self._file.close)
         stack.callback(self._put_back)
 
         rate = 48000 if output is None else output.samplerate
@@ -568,9 +583,7 @@ class Route:
         owners = {r.pid for r in others} - set(systems)
         for stream in streams:
             if not choice.system and choice.fits(stream) and _owner(stream.sink) in owners:
-                raise UsageError(
-                    f"{stream} goes through the route of process {_owner(stream.sink)}"
-                )
+                raise UsageError(f"{stream} is routed by process {_owner(stream.sink)} already")
         return choice
 
     @property
