@@ -38,8 +38,9 @@ SILENCE = 1.0
 RING_SECONDS = 2.0
 #: Seconds of stems that wait for a reader of `Stream.blocks()`.
 TAP_SECONDS = 2.0
-#: Real-time priority of the worker: below the audio threads of the servers (JACK: 10 and up).
-PRIORITY = 8
+#: Real-time priority of the worker: below every audio callback, which it must not hold up (JACK runs
+#: those of its clients at 5).
+PRIORITY = 4
 
 CALLBACKS = np.dtype(
     [
@@ -254,7 +255,7 @@ class Host:
         last = max(self._bridge.stats().last_callback, self._started)
         age = (native.now() - last) * 1e-9
         if not self._device.active:
-            raise DeviceError(f"{self._device.description}: the device is gone; plug it in again")
+            raise DeviceError(f"{self._device.description}: the device, or its audio server, is gone")
         if self._device.paced and age > SILENCE:
             raise DeviceError(
                 f"{self._device.description}: no audio for {age:.1f} s; "
