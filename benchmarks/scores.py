@@ -42,11 +42,11 @@ def main(arguments: list[str]) -> None:
     print(file=sys.stderr)
     for name, reason in evaluation.skipped:
         print(f"left out {name}: {reason}", file=sys.stderr)
-    named = " ".join(f"`{model}`" for model in models)
+    command = f'make scores MODELS="{" ".join(models)}"'
     count = len(mono)
     text = (
         f"{BEGIN}\n"
-        f"Written by `make scores` on {date.today().isoformat()}: {named} on {count} songs. dB; "
+        f"Written by `{command}` on {date.today().isoformat()}; {count} songs. dB; "
         "median over songs, (mean), [number of songs with such a score, where not all have].\n\n"
         f"{markdown(evaluation.rows)}\n"
     )
