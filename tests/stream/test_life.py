@@ -136,6 +136,16 @@ def test_killing_the_engine_is_noticed() -> None:
     stream.close()
 
 
+def test_a_session_that_is_told_to_end_ends_in_order() -> None:
+    """SIGTERM to every process at once, as service managers send it, is an end and no crash."""
+    with opened() as stream:
+        assert not stream.wait(0.3)
+        os.kill(stream._engine._process.pid, signal.SIGTERM)  # type: ignore[attr-defined]
+        assert stream.wait(5)
+        assert stream.stats.hops > 0
+        stream.stop()
+
+
 def test_the_engine_does_not_outlive_its_owner() -> None:
     script = textwrap.dedent("""
         import time
@@ -218,7 +228,7 @@ def test_a_listener_that_sleeps_loses_blocks_and_is_told() -> None:
         starts = [first.start, *(block.start for block in blocks)]
     gaps = [b - a for a, b in pairwise(starts)]
     assert max(gaps) > 256
-    assert stream.stats.late_blocks <= 2
+    assert stream.stats.late_blocks < 100, "the worker waited for the listener"
 
 
 def test_memory_does_not_grow() -> None:
