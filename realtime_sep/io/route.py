@@ -483,6 +483,8 @@ class Route:
         self.source = f"{inlet}.monitor"
         self.sink = self._record.output
         self.description = "" if output is None else output.description
+        if output is not None and output.virtual:
+            self._pin(f"{output.name}.monitor")  # who kept it awake may be moved away
         if self._with_microphone:
             self._make_microphone(rate)
         server.event_mask_set("sink_input")
@@ -642,9 +644,9 @@ class Route:
         return news
 
     def _keep_out(self, ours: Sequence[Playing]) -> None:
-        """What the engine plays must not come back: a new default sink may take it along."""
+        """What the engine plays goes through no route, though a new default sink takes it along."""
         for stream in ours:
-            if stream.sink == self._name("in"):
+            if stream.sink != self.sink and _owner(stream.sink) is not None:
                 sinks = {sink.name: sink.index for sink in self._server.sink_list()}
                 if self.sink not in sinks:
                     raise DeviceError(f"{self.description}: the output is gone; plug it in again")

@@ -443,14 +443,22 @@ def test_follow(server: Server, tmp_path: Path) -> None:
     settled(server, before, "all is as before")
 
 
+def engines(server: Server) -> dict[int, int]:
+    """Processes that play for a route, and the index of what they play."""
+    inputs = json.loads(server.run("pactl", "-f", "json", "list", "sink-inputs"))
+    return {
+        int(each["properties"]["application.process.id"]): each["index"]
+        for each in inputs
+        if "realtime_sep.route" in each["properties"]
+    }
+
+
 def test_what_the_engine_plays_does_not_come_back(pulseaudio: PulseServer, tmp_path: Path) -> None:
     with player(name="singer"), route(tmp_path, "--system", *PATIENT) as command:
         command.routes()
-        inputs = json.loads(pulseaudio.run("pactl", "-f", "json", "list", "sink-inputs"))
-        (engine,) = (i for i in inputs if "realtime_sep.route" in i["properties"])
-        pid = int(engine["properties"]["application.process.id"])
+        ((pid, index),) = engines(pulseaudio).items()
         plays(pulseaudio, pid, "speakers")
-        pulseaudio.run("pactl", "move-sink-input", str(engine["index"]), command.inlet)
+        pulseaudio.run("pactl", "move-sink-input", str(index), command.inlet)
         plays(pulseaudio, pid, "speakers")
         command.end()
 
@@ -473,6 +481,9 @@ def test_two_programs_two_routes_and_one_system(pulseaudio: PulseServer, tmp_pat
             all_.routes()
             plays(pulseaudio, singer.pid, one.inlet)
             plays(pulseaudio, other.pid, all_.inlet)
+            assert len(engines(pulseaudio)) == 2
+            for pid in engines(pulseaudio):  # what one has separated, the other need not
+                plays(pulseaudio, pid, "speakers")
             taken = run("-m", "identity", "--app", "singer", "--seconds", "1")
             assert (taken.returncode, taken.stdout) == (2, "")
             assert f"routed by process {one.pid} already" in taken.stderr
