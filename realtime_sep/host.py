@@ -38,8 +38,8 @@ SILENCE = 1.0
 RING_SECONDS = 2.0
 #: Seconds of stems that wait for a reader of `Stream.blocks()`.
 TAP_SECONDS = 2.0
-#: Real-time priority of the worker: below every audio callback, which it must not hold up (JACK runs
-#: those of its clients at 5).
+#: Real-time priority of the worker: below every audio callback, which it must not hold up (JACK
+#: runs those of its clients at 5).
 PRIORITY = 4
 
 CALLBACKS = np.dtype(
