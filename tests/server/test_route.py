@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 from audio_servers import (
-    Process,
+    PipeWireServer,
     PulseServer,
     Server,
     environment,
     gone,
-    need,
     need_portaudio,
     until,
 )
@@ -47,63 +46,30 @@ ATTEMPTS = 4
 SOON = 5.0
 
 
-class PipeWireServer(Server):
-    """PipeWire with its session manager and its PulseAudio face, and null sinks."""
-
-    def __init__(self, directory: Path, sinks: dict[str, str]) -> None:
-        need("pipewire", "wireplumber", "pipewire-pulse", "dbus-run-session", "pactl", "pacat")
-        runtime = directory / "runtime"
-        runtime.mkdir(mode=0o700)
-        self.environment = {
-            "HOME": str(directory),
-            "XDG_RUNTIME_DIR": str(runtime),
-            "XDG_CONFIG_HOME": str(directory),
-            "XDG_STATE_HOME": str(directory / "state"),
-            "PULSE_SERVER": f"unix:{runtime}/pulse/native",
-            "PIPEWIRE_RUNTIME_DIR": str(runtime),
-        }
-        script = "pipewire & sleep 0.3; wireplumber & exec pipewire-pulse"
-        self.process = Process(
-            ["dbus-run-session", "--", "sh", "-c", script],
-            directory / "pipewire.log",
-            self.environment,
-        )
-        self._await(lambda: self._answers("pactl", "info"), self.process)
-        for name, description in sinks.items():
-            self.run(
-                *("pactl", "load-module", "module-null-sink", f"sink_name={name}"),
-                *(f"rate={RATE}", "channels=2"),
-                f"sink_properties=\"device.description='{description}'\"",
-            )
-        self.run("pactl", "set-default-sink", next(iter(sinks)))
-
-    def stop(self) -> None:
-        self.process.send(signal.SIGTERM)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
-        super().stop()
-
-
-@pytest.fixture(params=["pulseaudio", "pipewire"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+@contextlib.contextmanager
+def serving(kind: type[PulseServer | PipeWireServer], directory: Path) -> Iterator[Any]:
     """A server with "Loud Speakers" (the default) and "Head Phones"; its environment is ours."""
     need_portaudio()
-    kind = PulseServer if request.param == "pulseaudio" else PipeWireServer
-    with kind(tmp_path, SINKS) as running, environment(running.environment):
+    with (
+        environment({"XDG_STATE_HOME": str(directory / "state")}),
+        kind(directory, SINKS) as running,
+        environment(running.environment),
+    ):
         running.run("pactl", "set-default-sink", "speakers")
+        yield running
+
+
+@pytest.fixture(params=[PulseServer, PipeWireServer], ids=["pulseaudio", "pipewire"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """One that speaks PulseAudio's protocol, each in turn."""
+    with serving(request.param, tmp_path) as running:
         yield running
 
 
 @pytest.fixture
 def pulseaudio(tmp_path: Path) -> Iterator[PulseServer]:
     """For what does not depend on the kind of server."""
-    need_portaudio()
-    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
-    with (
-        PulseServer(tmp_path, SINKS) as running,
-        environment({**running.environment, **state}),
-    ):
-        running.run("pactl", "set-default-sink", "speakers")
+    with serving(PulseServer, tmp_path) as running:
         yield running
 
 
