@@ -20,7 +20,7 @@ from training.shards import SAMPLE_RATE, Audio, Clip, clips, groups, read
 # Shares of the vocal sources; what is missing on disk gives its share to the others.
 VOICES = {"singing": 0.5, "teacher_vocals": 0.2, "song_vocals": 0.09, "voice": 0.1, "speech": 0.11}
 BACKINGS = {"accompaniment": 0.9, "song_accompaniment": 0.06, "teacher_accompaniment": 0.04}
-MODES = {"mix": 0.7, "instrumental": 0.18, "voice": 0.1, "silence": 0.02}
+MODES = {"mix": 0.8, "instrumental": 0.13, "voice": 0.06, "silence": 0.01}
 POOL = 40
 GROUP_POWER = 0.5  # a group's weight grows with the root of its length
 

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from training.losses import separation_loss
 from training.mix import Mixer
 from training.networks import build
+from training.optimisers import optimisers
 from training.spectra import Frames
 
 
@@ -160,16 +161,15 @@ def train(args: argparse.Namespace) -> None:
     network = network.to(device, memory_format=torch.channels_last)
     frames = Frames(geometry).to(device)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
+    crew = optimisers(network)
     step, gone, heard = 0, 0.0, 0.0
     newest = out / "checkpoint.pt"
     if newest.exists():
         stored = torch.load(newest, map_location=device, weights_only=True)
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["average"])
-        optimiser.load_state_dict(stored["optimiser"])
+        for (optimiser, _), state in zip(crew, stored["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         step, gone, heard = stored["step"], stored["gone"], stored["heard"]
         print(f"resumed at step {step}, {gone / 60:.1f} min", flush=True)
     elif args.start is not None:
@@ -218,7 +218,7 @@ def train(args: argparse.Namespace) -> None:
         state = {
             "network": network.state_dict(),
             "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser, _ in crew],
             "step": step,
             "gone": time.monotonic() - began,
             "heard": heard,
@@ -235,21 +235,23 @@ def train(args: argparse.Namespace) -> None:
         started = time.monotonic()
         mix = vocals + rest
         rate = learning_rate(progress, step, args.rate)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser, factor in crew:
+            for group in optimiser.param_groups:
+                group["lr"] = factor * rate
         with torch.autocast(device.type, torch.bfloat16):
             spec, _ = network(frames.analyse(mix), _start(network, mix))
         estimate = frames.synthesise(spec.float())[..., :-cut]
         loss, parts = separation_loss(estimate, vocals[..., :-cut], mix[..., :-cut], picks)
-        optimiser.zero_grad()
+        network.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         if torch.isfinite(norm):
-            optimiser.step()
+            for optimiser, _ in crew:
+                optimiser.step()
         threads.end(time.monotonic() - started)
         step += 1
         heard += mix.shape[0] * mix.shape[2] / 44_100 / 3600
-        decay = min(0.997, (1 + step) / (10 + step))
+        decay = min(args.average, (1 + step) / (10 + step))
         with torch.no_grad():
             pairs = zip(average.parameters(), network.parameters(), strict=True)
             for slow, fast in pairs:
@@ -292,7 +294,8 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument("--seconds", type=float, default=4.1)
     parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=8e-3)
+    parser.add_argument("--average", type=float, default=0.99, help="decay of the averaged weights")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--score-every", type=float, default=8, help="minutes between scores")
