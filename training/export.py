@@ -145,6 +145,7 @@ def metadata(
         "format": "1",
         "name": name,
         "family": "unet",
+        "kind": "spectral",
         "sample_rates": "44100,48000",
         "n_fft": str(geometry.n_fft),
         "synthesis": str(geometry.synthesis),
@@ -157,7 +158,10 @@ def metadata(
         "training_data": "; ".join([*training_data, f"teacher: {TEACHER}"]),
         "training_steps": str(steps),
         "scores": scores,
-        "states": [{"name": key, "shape": list(shape)} for key, shape in shapes.items()],
+        "states": [
+            {"name": key.removeprefix("state_"), "shape": list(shape)}
+            for key, shape in shapes.items()
+        ],
     }
 
 

@@ -30,7 +30,8 @@ class OnnxStream:
         entry = {key.removeprefix("realtime_sep."): value for key, value in stored.items()}
         self.n_fft, self.hop = int(entry["n_fft"]), int(entry["hop"])
         self.length, self.lookahead = int(entry["synthesis"]), int(entry["lookahead"])
-        self.shapes = {item["name"]: item["shape"] for item in json.loads(entry["states"])}
+        states = json.loads(entry["states"])
+        self.shapes = {f"state_{item['name']}": item["shape"] for item in states}
         self.analysis, self.synthesis = window_pair(self.n_fft, self.length, self.hop)
         self.lag = self.length - self.hop + self.lookahead * self.hop
         self.seconds: list[float] = []

@@ -48,7 +48,7 @@ def test_names_shapes_and_metadata(exported: tuple[UNet, Path]) -> None:
     assert outputs == ["stems", *(f"next_{name}" for name in states)]
     entry = stream.session.get_modelmeta().custom_metadata_map
     stored = json.loads(entry["realtime_sep.states"])
-    assert [item["name"] for item in stored] == states
+    assert [f"state_{item['name']}" for item in stored] == states
     assert all(isinstance(value, str) for value in entry.values())
     assert entry["realtime_sep.format"] == "1"
 
