@@ -102,6 +102,19 @@ def test_separate_file(song: Path) -> None:
     assert "no such file" in line
 
 
+def test_picture(song: Path, tmp_path: Path) -> None:
+    """The voice's tone is red, the noise at the sides blue."""
+    plt = pytest.importorskip("PIL.Image", reason="reads PNG")
+    target = tmp_path / "picture.png"
+    run("picture.py", song, "--out", target)
+    pixels = np.asarray(plt.open(target).convert("RGB")).astype(int)
+    parts = pixels[len(pixels) // 2 + 6 :]
+    red, blue = parts[..., 0] > parts[..., 2] + 60, parts[..., 2] > parts[..., 0] + 60
+    tone = np.argmax(red.sum(axis=1))
+    assert red[tone].mean() > 0.5
+    assert blue[: tone - 20].mean() > 0.2
+
+
 def test_numpy_blocks() -> None:
     vocals, accompaniment, late, total = run("numpy_blocks.py")
     assert "88200 frames" in vocals
