@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from types import TracebackType
 from typing import Any, Self
@@ -511,9 +512,25 @@ def set_realtime(priority: int) -> str | None:
     return _reason(lib.rs_thread_realtime(priority))
 
 
-def flush_denormals() -> str | None:
-    """Denormals are zero in the calling thread from now on; None, or why not."""
-    return _reason(lib.rs_thread_flush_denormals())
+def flush_denormals(flush: bool = True) -> bool | None:
+    """Denormals are zero in the calling thread from now on, or no more.
+
+    Returns:
+        Whether they were before; None where that cannot be set.
+    """
+    before = int(lib.rs_thread_flush_denormals(flush))
+    return None if before < 0 else bool(before)
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Within the block denormals are zero in the calling thread; after it all is as before."""
+    before = flush_denormals()
+    try:
+        yield
+    finally:
+        if before is not None:
+            flush_denormals(before)
 
 
 def lock_memory() -> str | None:

@@ -19,6 +19,7 @@ from realtime_sep.dsp.resample import StreamResampler, native_rate
 from realtime_sep.engine import Engine
 from realtime_sep.errors import AudioFileError, UsageError
 from realtime_sep.io.file import AudioReader, AudioWriter, Format, downmix
+from realtime_sep.native import denormals_flushed
 from realtime_sep.plugins import load_separator
 from realtime_sep.separators import Separator
 from realtime_sep.types import Float32
@@ -133,8 +134,9 @@ class Separation:
         whole = len(block) // hop * hop
         self._waiting = block[whole:].copy()
         out: Float32 = np.empty((whole, self._engine.out_channels), np.float32)
-        for start in range(0, whole, hop):
-            self._engine.process(block[start : start + hop], out[start : start + hop])
+        with denormals_flushed():  # as in the live worker
+            for start in range(0, whole, hop):
+                self._engine.process(block[start : start + hop], out[start : start + hop])
         skip = min(self._skip, whole)
         self._skip -= skip
         self._given += whole - skip

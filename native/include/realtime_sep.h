@@ -78,8 +78,9 @@ uint64_t rs_thread_cpu(void);
 /* SCHED_FIFO (or the platform's nearest) for the calling thread, not for what it starts afterwards;
  * 0 or an errno. */
 int rs_thread_realtime(int priority);
-/* Denormals are zero in the calling thread from now on; 0 or ENOTSUP. */
-int rs_thread_flush_denormals(void);
+/* Whether denormals are zero in the calling thread from now on; returns whether they were before, or
+ * -1 where that cannot be set. */
+int rs_thread_flush_denormals(int flush);
 /* Keep the pages that the process has and will have in memory; 0 or an errno. */
 int rs_lock_memory(void);
 

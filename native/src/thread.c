@@ -158,16 +158,31 @@ int rs_lock_memory(void) {
 
 #endif
 
-int rs_thread_flush_denormals(void) {
 #if defined(__x86_64__) || defined(__i386__)
-    _mm_setcsr(_mm_getcsr() | 0x8040); /* flush to zero, denormals are zero */
-    return 0;
-#elif defined(__aarch64__)
-    uint64_t control;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
-    __asm__ volatile("msr fpcr, %0" : : "r"(control | (UINT64_C(1) << 24)));
-    return 0;
-#else
-    return ENOTSUP;
-#endif
+
+enum { FLUSH = 0x8040 }; /* flush to zero, denormals are zero */
+
+int rs_thread_flush_denormals(int flush) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(flush ? before | FLUSH : before & ~(unsigned)FLUSH);
+    return (before & FLUSH) != 0;
 }
+
+#elif defined(__aarch64__)
+
+int rs_thread_flush_denormals(int flush) {
+    const uint64_t bit = UINT64_C(1) << 24;
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(flush ? before | bit : before & ~bit));
+    return (before & bit) != 0;
+}
+
+#else
+
+int rs_thread_flush_denormals(int flush) {
+    (void)flush;
+    return -1;
+}
+
+#endif

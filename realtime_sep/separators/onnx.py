@@ -23,6 +23,7 @@ from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.models.plan import DEFAULT_PROFILE, GPU_PROFILE, SlidingPlan, plan
 from realtime_sep.models.registry import ModelEntry
+from realtime_sep.native import denormals_flushed
 from realtime_sep.separators.protocol import Separator
 from realtime_sep.separators.sliding import Sliding
 from realtime_sep.types import Complex64, Float32, SeparatorInfo
@@ -267,7 +268,9 @@ def _session(entry: ModelEntry, provider: str, **dimensions: int) -> Any:
         options.add_free_dimension_override_by_name(name, value)
     data = registry.read(entry)
     try:
-        return runtime.InferenceSession(data, options, providers=wanted)
+        # The runtime leaves the thread that makes a session without denormals; it is not its own.
+        with denormals_flushed():
+            return runtime.InferenceSession(data, options, providers=wanted)
     except Exception as error:  # the runtime's errors have no common type
         raise ModelError(f"model {entry.name!r} cannot be loaded: {_reason(error)}") from error
 

@@ -49,13 +49,16 @@ def test_clocks() -> None:
 
 def test_denormals_are_flushed_in_this_thread_only() -> None:
     def tiny() -> float:
-        reason = native.flush_denormals()
-        if reason is not None:
-            return 0.0
         return float((np.full(8, 1e-38, np.float32) * np.float32(0.1)).max())
 
-    assert in_thread(tiny) == [0.0]
-    assert (np.full(8, 1e-38, np.float32) * np.float32(0.1)).max() > 0
+    def flushed() -> float:
+        return 0.0 if native.flush_denormals() is None else tiny()
+
+    assert in_thread(flushed) == [0.0]
+    assert tiny() > 0
+    with native.denormals_flushed():
+        assert tiny() == 0 or native.flush_denormals() is None
+    assert tiny() > 0
 
 
 def test_priority_is_granted_or_explained() -> None:

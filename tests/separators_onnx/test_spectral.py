@@ -211,3 +211,9 @@ def test_other_providers_give_the_same(make: Any, monkeypatch: pytest.MonkeyPatc
         separator = make(model)
         assert separator.info.provider == "FakeExecutionProvider"
         np.testing.assert_array_equal(run(separator, signal), wanted)
+
+
+def test_the_calling_thread_keeps_its_denormals(make: Any) -> None:
+    """The runtime would leave them flushed in every thread that makes or runs a session."""
+    run(make(tiny.gain(1.0)), noise(2048))
+    assert (np.full(8, 1e-38, np.float32) * np.float32(0.1)).max() > 0
