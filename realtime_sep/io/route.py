@@ -38,7 +38,8 @@ _TIMEOUT = 2.0
 _SETTLING = 0.5
 #: Peaks per second that keep a null sink awake: it then works in chunks of 10 ms, not of 2 s.
 _PIN_RATE = 100
-#: Of the loopback from the virtual microphone to the output, in ms.
+#: Of the loopback from the virtual microphone to the output, in ms.  PulseAudio's resamples a little,
+#: all the time, because the output may have a clock of its own.
 _LOOPBACK_MS = 20
 #: An index that stands for none (PA_INVALID_INDEX).
 _NONE = 0xFFFFFFFF
@@ -570,7 +571,7 @@ class Route:
         if named:
             return named[0]
         if not sinks:
-            raise DeviceError("the audio server has no output; plug one in, or name another server")
+            raise DeviceError("the audio server has no output; plug one in")
         raise unknown("output", wanted, [sink.description for sink in sinks])
 
     def _settle(self, server: Any, others: Sequence[Found]) -> Choice:

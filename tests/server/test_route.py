@@ -250,15 +250,17 @@ def test_karaoke_arrives(server: Server, tmp_path: Path, data: Path, monitor: st
     settled(server, before, "all is as before")
 
 
-def test_microphone_and_speakers_hear_the_same(
+def test_speakers_hear_it_beside_the_microphone(
     pulseaudio: PulseServer, tmp_path: Path, data: Path
 ) -> None:
+    """Through the server's loopback, which stretches time a little to hold its latency."""
     song, _ = a_song(data, 4.0)
-    with route(tmp_path, "--app", "singer", "--follow", "--microphone", "--vocals", "0",
-               *PATIENT) as command:  # fmt: skip
+    arguments = ("--app", "singer", "--follow", "--microphone", "--vocals", "0")
+    with route(tmp_path, *arguments, *PATIENT) as command:
         command.routes("waiting")
         for _ in range(ATTEMPTS):
-            alike = likeness(record("speakers.monitor", song, tmp_path, "singer", command), song)
+            heard = record("speakers.monitor", song, tmp_path, "singer", command)
+            alike = likeness(heard, song, piece=RATE // 20)
             if alike > 0.99:
                 break
         command.end()
