@@ -38,7 +38,7 @@ _TIMEOUT = 2.0
 _SETTLING = 0.5
 #: Peaks per second that keep a null sink awake: it then works in chunks of 10 ms, not of 2 s.
 _PIN_RATE = 100
-#: Of the loopback from the virtual microphone to the output, in ms.  PulseAudio's resamples a little,
+#: Of the loopback from the virtual microphone to the output, in ms.  PulseAudio's resamples a bit
 #: all the time, because the output may have a clock of its own.
 _LOOPBACK_MS = 20
 #: An index that stands for none (PA_INVALID_INDEX).
