@@ -8,6 +8,11 @@ import math
 import sys
 from typing import Any
 
+import typer
+
+#: Where faders end.
+LOUDEST_DB = 6.0
+
 
 def checked_model(name: str | None) -> str:
     """`name`, or the best separator; before any device is opened or file read.
@@ -24,6 +29,19 @@ def checked_model(name: str | None) -> str:
     if name not in available_separators():
         load_separator(name)  # says what is wrong, and where to get it
     return name
+
+
+def decibels(text: str) -> float:
+    """A fader position from what a person typed."""
+    if text.lower() in ("off", "-inf"):
+        return -math.inf
+    try:
+        value = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a level; give dB, like -12, or off") from None
+    if not value <= LOUDEST_DB:
+        raise typer.BadParameter(f"{text} dB is too loud; at most {LOUDEST_DB:.0f}")
+    return value
 
 
 def complain(text: str) -> None:

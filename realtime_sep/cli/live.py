@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from realtime_sep.cli.common import LOUDEST_DB, decibels
 from realtime_sep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _SAFE_START_DB = -20.0
 #: What a key moves a fader by, where it ends at the bottom, and at the top.
 _STEP_DB = 2.0
 _OFF_BELOW_DB = -42.0
-_LOUDEST_DB = 6.0
 #: The meters' left end.
 _FLOOR_DB = -60.0
 
@@ -39,19 +39,6 @@ _NO_LOUDSPEAKER = (
     "headphone", "headset", "earphone", "airpods", "buds", "virtual", "blackhole", "cable",
     "soundflower", "null",
 )  # fmt: skip
-
-
-def _decibels(text: str) -> float:
-    """A fader position from what a person typed."""
-    if text.lower() in ("off", "-inf"):
-        return -math.inf
-    try:
-        value = float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a level; give dB, like -12, or off") from None
-    if not value <= _LOUDEST_DB:
-        raise typer.BadParameter(f"{text} dB is too loud; at most 6")
-    return value
 
 
 def live(
@@ -95,7 +82,7 @@ def live(
         typer.Option(
             "--vocals",
             metavar="DB",
-            parser=_decibels,
+            parser=decibels,
             help="Level of the voice in dB, or off.",
             show_default="off",
         ),
@@ -105,7 +92,7 @@ def live(
         typer.Option(
             "--music",
             metavar="DB",
-            parser=_decibels,
+            parser=decibels,
             help="Level of everything else in dB, or off.",
             show_default="0",
         ),
@@ -284,7 +271,7 @@ class Faders:
         level = max(self._levels[name], _OFF_BELOW_DB) + step
         if level <= _OFF_BELOW_DB:
             level = -math.inf
-        self._levels[name] = level = min(level, _LOUDEST_DB)
+        self._levels[name] = level = min(level, LOUDEST_DB)
         self._stream.set(name, level)
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from realtime_sep.cli.live import _decibels
+from realtime_sep.cli.common import decibels
 from realtime_sep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def pipe(
         typer.Option(
             "--vocals",
             metavar="DB",
-            parser=_decibels,
+            parser=decibels,
             help="Level of the voice in dB, or off.",
             show_default="off",
         ),
@@ -80,7 +80,7 @@ def pipe(
         typer.Option(
             "--music",
             metavar="DB",
-            parser=_decibels,
+            parser=decibels,
             help="Level of everything else in dB, or off.",
             show_default="0",
         ),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realtime_sep.cli import common
-from realtime_sep.cli.live import Faders, _decibels, _stop_signal, play, report, summary_table
+from realtime_sep.cli.common import decibels
+from realtime_sep.cli.live import Faders, _stop_signal, play, report, summary_table
 from realtime_sep.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def route(
         typer.Option(
             "--vocals",
             metavar="DB",
-            parser=_decibels,
+            parser=decibels,
             help="Level of the voice in dB, or off.",
             show_default="off",
         ),
@@ -89,7 +90,7 @@ def route(
         typer.Option(
             "--music",
             metavar="DB",
-            parser=_decibels,
+            parser=decibels,
             help="Level of everything else in dB, or off.",
             show_default="0",
         ),
