@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _REFRESH = 12
 #: Where both faders start at most when the output may come back as input.
 _SAFE_START_DB = -20.0
-#: What a key moves a fader by, where it ends at the bottom, and at the top.
+#: What a key moves a fader by, and where it ends at the bottom.
 _STEP_DB = 2.0
 _OFF_BELOW_DB = -42.0
 #: The meters' left end.
