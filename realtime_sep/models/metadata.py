@@ -25,7 +25,11 @@ KINDS = ("spectral", "window")
 
 @dataclass(frozen=True)
 class StateSpec:
-    """A state tensor: `state_<name>` goes in, `next_state_<name>` comes out, zeros at the start."""
+    """A state tensor: `state_<name>` goes in, `next_state_<name>` comes out, zeros at the start.
+
+    Attributes:
+        shape: of one stream; in the graph a batch axis precedes it.
+    """
 
     name: str
     shape: tuple[int, ...]

@@ -118,9 +118,9 @@ class OnnxSpectral:
             (1, len(meta.stems), meta.channels, geometry.bins, 2), np.float32
         )
         # State is read from one half and written to the other; then the halves change places.
-        states = [{s.name: np.zeros(s.shape, np.float32) for s in meta.states} for _ in range(2)]
+        shapes = {s.name: (1, *s.shape) for s in meta.states}
+        states = [{n: np.zeros(s, np.float32) for n, s in shapes.items()} for _ in range(2)]
         self._states = states
-        shapes = {s.name: s.shape for s in meta.states}
         _check_graph(
             entry,
             self._session,

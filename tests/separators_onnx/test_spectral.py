@@ -183,7 +183,7 @@ def test_a_graph_that_is_not_what_its_metadata_says(make: Any) -> None:
     with pytest.raises(ModelError, match="its metadata means"):
         make(_claiming(replace(tiny.SPECTRAL, n_fft=1024)))
     with pytest.raises(ModelError, match="has the inputs"):
-        make(_claiming(replace(tiny.SPECTRAL, states=(tiny.StateSpec("h", (1, 4)),))))
+        make(_claiming(replace(tiny.SPECTRAL, states=(tiny.StateSpec("h", (4,)),))))
 
 
 def _claiming(metadata: Any) -> onnx.ModelProto:

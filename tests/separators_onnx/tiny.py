@@ -54,7 +54,7 @@ def gain(value: float, metadata: ModelMetadata = SPECTRAL) -> onnx.ModelProto:
 
 def delayed(frames: int) -> onnx.ModelProto:
     """The stem is the mix `frames` hops ago, kept in as many states: a model with look-ahead."""
-    shape = (1, 2, BINS, 2)
+    shape = (2, BINS, 2)
     names = [f"past{i}" for i in range(frames)]
     metadata = replace(
         SPECTRAL, lookahead=frames, states=tuple(StateSpec(name, shape) for name in names)
@@ -70,7 +70,7 @@ def delayed(frames: int) -> onnx.ModelProto:
 
 def counting(states: Sequence[str] = ("count",)) -> onnx.ModelProto:
     """The stem is the mix times the number of the hop over 1000, which is kept in the state."""
-    metadata = replace(SPECTRAL, states=tuple(StateSpec(name, (1, 1)) for name in states))
+    metadata = replace(SPECTRAL, states=tuple(StateSpec(name, (1,)) for name in states))
     nodes = [
         helper.make_node("Add", [f"state_{name}", "step"], [f"next_state_{name}"])
         for name in states
@@ -117,8 +117,8 @@ def model(
         bins = metadata.geometry.bins
         inputs = [info("spec", [1, metadata.channels, bins, 2])]
         outputs = [info("stems", [1, stems, metadata.channels, bins, 2])]
-        inputs += [info(f"state_{s.name}", s.shape) for s in metadata.states]
-        outputs += [info(f"next_state_{s.name}", s.shape) for s in metadata.states]
+        inputs += [info(f"state_{s.name}", (1, *s.shape)) for s in metadata.states]
+        outputs += [info(f"next_state_{s.name}", (1, *s.shape)) for s in metadata.states]
     else:
         inputs = [
             info("magnitude", [1, metadata.channels, "frames", metadata.bins]),
