@@ -6,6 +6,9 @@ import time
 
 #: What every machine can run, and what needs no model.
 FALLBACK = "center"
+#: Score (median SDR of the vocals, dB) from which a model is taken unasked: on stereo songs `center`
+#: reaches 6 dB, so a network must be clearly better on all kinds of songs together.
+GOOD = 5.5
 #: Processor time per time of audio up to which a model is trusted to keep up live.
 AFFORDABLE = 0.6
 #: Seconds of audio to try a model with.
@@ -16,7 +19,7 @@ def best_model() -> str:
     """The installed model of the highest score that this machine computes in time, else "center".
 
     The score is the median SDR of the vocals in the model's own quality block; a model without one
-    is never chosen unasked.
+    is never chosen unasked, nor is one below `GOOD`.
     """
     from realtime_sep.errors import RealtimeSepError
     from realtime_sep.models import registry
@@ -26,7 +29,7 @@ def best_model() -> str:
     except RealtimeSepError:  # a damaged manifest is told by `models`, and is no reason not to play
         return FALLBACK
     scored = {name: _score(entry.quality) for name, entry in entries.items()}
-    ranked = sorted((name for name in scored if scored[name] > 0), key=lambda n: -scored[n])
+    ranked = sorted((name for name in scored if scored[name] >= GOOD), key=lambda n: -scored[n])
     for name in ranked:
         try:
             if cost(name) <= AFFORDABLE:

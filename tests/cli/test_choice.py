@@ -25,16 +25,16 @@ def installed(monkeypatch: pytest.MonkeyPatch, **scores: float | None) -> None:
 @pytest.mark.parametrize(
     ("costs", "expected"),
     [
-        ({"fine": 0.2, "great": 0.5, "mute": 0.0}, "great"),
-        ({"fine": 0.2, "great": 0.9, "mute": 0.0}, "fine"),
-        ({"fine": 0.7, "great": 0.9, "mute": 0.0}, "center"),
-        ({"fine": 0.2, "great": None, "mute": 0.0}, "fine"),
+        ({"fine": 0.2, "great": 0.5, "mute": 0.0, "poor": 0.0}, "great"),
+        ({"fine": 0.2, "great": 0.9, "mute": 0.0, "poor": 0.0}, "fine"),
+        ({"fine": 0.7, "great": 0.9, "mute": 0.0, "poor": 0.0}, "center"),
+        ({"fine": 0.2, "great": None, "mute": 0.0, "poor": 0.0}, "fine"),
     ],
 )
 def test_the_best_that_keeps_up(
     monkeypatch: pytest.MonkeyPatch, costs: dict[str, float | None], expected: str
 ) -> None:
-    installed(monkeypatch, fine=5.0, great=7.0, mute=None)
+    installed(monkeypatch, fine=6.0, great=7.0, mute=None, poor=4.0)
 
     def cost(name: str) -> Any:
         if costs[name] is None:
