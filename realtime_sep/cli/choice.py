@@ -6,8 +6,8 @@ import time
 
 #: What every machine can run, and what needs no model.
 FALLBACK = "center"
-#: Score (median SDR of the vocals, dB) from which a model is taken unasked: on stereo songs `center`
-#: reaches 6 dB, so a network must be clearly better on all kinds of songs together.
+#: Score (median SDR of the vocals, dB) from which a model is taken unasked: on stereo songs
+#: `center` reaches 6 dB, so a network must be clearly better on all kinds of songs together.
 GOOD = 5.5
 #: Processor time per time of audio up to which a model is trusted to keep up live.
 AFFORDABLE = 0.6
