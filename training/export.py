@@ -165,6 +165,15 @@ def metadata(
     }
 
 
+def _score_lines(scores: object) -> list[str]:
+    """What `training.score` measured, a line each; good and bad songs told apart."""
+    if not isinstance(scores, dict):
+        return []
+    lines = [f"  - {key}: {json.dumps(value)}" for key, value in scores.items() if key != "by_song"]
+    ranked = sorted(scores.get("by_song", {}).items(), key=lambda item: -item[1][0])
+    return lines + [f"  - {song}: {vocals} / {rest}" for song, (vocals, rest) in ranked]
+
+
 def card(path: Path, entries: dict[str, object], facts: dict[str, object]) -> None:
     """The model card beside the file."""
     lines = [
@@ -184,7 +193,8 @@ def card(path: Path, entries: dict[str, object], facts: dict[str, object]) -> No
         f"- training steps: {entries['training_steps']}",
         f"- network against streamed graph: {facts['parity']} of full scale",
         f"- one hop, ONNX Runtime {onnxruntime.__version__}, one thread: {facts['time']}",
-        f"- scores: `{json.dumps(entries['scores'])}`",
+        "- plain full-clip SDR in dB (vocals, accompaniment), streamed by `training.score`:",
+        *_score_lines(entries["scores"]),
         "",
         "## Trained on",
         "",

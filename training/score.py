@@ -94,6 +94,10 @@ def main() -> None:
         cold, warm = scores["cold"], scores["warm"]
         print(f"{name:40s} {warm[0]:6.2f} {warm[1]:6.2f}   cold {cold[0]:6.2f} {cold[1]:6.2f}")
     summary: dict[str, object] = {"songs": len(result), "rate": args.rate, **medians(result)}
+    summary["unprocessed"] = round(float(np.median([s["warm"][2] for s in result.values()])), 2)
+    summary["by_song"] = {
+        name: [round(value, 2) for value in scores["warm"][:2]] for name, scores in result.items()
+    }
     for level in args.levels:
         at_level = evaluate(stream, args.eval, rate=args.rate, level=level)
         summary[f"{level:g} dBFS"] = medians(at_level)["warm"]
