@@ -1,9 +1,9 @@
 """A live stream for minutes beside processes that keep every core busy: who was late, and why.
 
 The stream runs as users run it: in its own process, on the null device at the pace of the clock.
-A FIFO thread that watches its own timer tells stalls of the machine from lateness of our own: a
-late block counts as ours unless such a stall lies within what the rings hold around it.  Prints
-JSON.
+On each core a FIFO thread that watches its own timer tells stalls of the machine (which may stop one
+core and not the other) from lateness of our own: a late block counts as ours unless such a stall
+lies within what the rings hold around it.  Prints JSON.
 
     python benchmarks/endurance.py --seconds 600 --load
 """
@@ -40,6 +40,19 @@ def busy_cores() -> Iterator[None]:
         for burner in burners:
             burner.kill()
             burner.wait()
+
+
+def watch_each_core(threshold: float) -> list[Watch]:
+    """A watch on every core; a thread begins with the affinity of the one that starts it."""
+    cores = os.sched_getaffinity(0)
+    watches = []
+    try:
+        for core in cores:
+            os.sched_setaffinity(0, {core})
+            watches.append(Watch(period=threshold, threshold=threshold))
+    finally:
+        os.sched_setaffinity(0, cores)
+    return watches
 
 
 def late_events(stream: Stream, seconds: float) -> list[int]:
@@ -82,12 +95,12 @@ def run(
     with ExitStack() as stack:
         if load:
             stack.enter_context(busy_cores())
-        watch = stack.enter_context(Watch(period=threshold, threshold=threshold))
+        watches = [stack.enter_context(watch) for watch in watch_each_core(threshold)]
         stack.enter_context(stream)
         events = late_events(stream, seconds)
         stats = stream.stats
-        stalls = watch.stalls()
-        watched = watch.realtime
+        stalls = [stall for watch in watches for stall in watch.stalls()]
+        watched = all(watch.realtime for watch in watches)
     reach = round(1e9 * stream.latency.bridge / RATE)
     ours = [event for event in events if not excused(event, stalls, reach)]
     hop = stats.hop / RATE
