@@ -1,9 +1,9 @@
 """A live stream for minutes beside processes that keep every core busy: who was late, and why.
 
 The stream runs as users run it: in its own process, on the null device at the pace of the clock.
-On each core a FIFO thread that watches its own timer tells stalls of the machine (which may stop one
-core and not the other) from lateness of our own: a late block counts as ours unless such a stall
-lies within what the rings hold around it.  Prints JSON.
+On each core a FIFO thread that watches its own timer tells stalls of the machine (which may stop
+one core and not the other) from lateness of our own: a late block counts as ours unless such a
+stall lies within what the rings hold around it.  Prints JSON.
 
     python benchmarks/endurance.py --seconds 600 --load
 """
