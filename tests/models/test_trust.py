@@ -197,9 +197,7 @@ def test_metadata_that_is_foreign_or_contradictory(
 
 
 def test_metadata_goes_there_and_back() -> None:
-    full = replace(
-        tiny.SPECTRAL, states=(StateSpec("h", (2, 3)),), scores={"median": {"sdr": 5.0}}
-    )
+    full = replace(tiny.SPECTRAL, states=(StateSpec("h", (2, 3)),), scores={"median": {"sdr": 5.0}})
     for metadata in (full, tiny.WINDOW):
         assert ModelMetadata.from_props(metadata.to_props()) == metadata
         assert ModelMetadata.from_json(metadata.to_json()) == metadata
