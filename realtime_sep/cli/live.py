@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realtime_sep.cli.common import LOUDEST_DB, decibels
+from realtime_sep.cli.common import LOUDEST_DB
+from realtime_sep.cli.options import (
+    Blocksize,
+    DeviceLatency,
+    Model,
+    Music,
+    Profile,
+    Seconds,
+    Vocals,
+)
 from realtime_sep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,41 +71,10 @@ def live(
             show_default="the default device",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME", help="Separator to use.", show_default="the best one"
-        ),
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="NAME",
-            help="studio, live or stage: quality against delay.",
-            show_default="the separator's own",
-        ),
-    ] = None,
-    vocals: Annotated[
-        float | None,
-        typer.Option(
-            "--vocals",
-            metavar="DB",
-            parser=decibels,
-            help="Level of the voice in dB, or off.",
-            show_default="off",
-        ),
-    ] = None,
-    music: Annotated[
-        float | None,
-        typer.Option(
-            "--music",
-            metavar="DB",
-            parser=decibels,
-            help="Level of everything else in dB, or off.",
-            show_default="0",
-        ),
-    ] = None,
+    model: Model = None,
+    profile: Profile = None,
+    vocals: Vocals = None,
+    music: Music = None,
     samplerate: Annotated[
         int | None,
         typer.Option(
@@ -107,19 +85,9 @@ def live(
             show_default="the device's own",
         ),
     ] = None,
-    blocksize: Annotated[
-        int, typer.Option("--blocksize", metavar="FRAMES", min=1, help="Frames per callback.")
-    ] = 256,
-    latency: Annotated[
-        str,
-        typer.Option("--latency", metavar="low|high|SECONDS", help="The device's own buffers."),
-    ] = "low",
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--seconds", metavar="N", min=0.0, help="Stop after so long.", show_default="play on"
-        ),
-    ] = None,
+    blocksize: Blocksize = 256,
+    latency: DeviceLatency = "low",
+    seconds: Seconds = None,
     full_level: Annotated[
         bool,
         typer.Option(

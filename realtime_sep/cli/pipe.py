@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from realtime_sep.cli.common import decibels
+from realtime_sep.cli.options import Model, Music, Profile, Vocals
 from realtime_sep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,41 +50,10 @@ def pipe(
             "--channels", metavar="N", min=1, help="1 or 2.", show_default="2, or what the WAV says"
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME", help="Separator to use.", show_default="the best one"
-        ),
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="NAME",
-            help="studio, live or stage: quality against delay.",
-            show_default="the separator's own",
-        ),
-    ] = None,
-    vocals: Annotated[
-        float | None,
-        typer.Option(
-            "--vocals",
-            metavar="DB",
-            parser=decibels,
-            help="Level of the voice in dB, or off.",
-            show_default="off",
-        ),
-    ] = None,
-    music: Annotated[
-        float | None,
-        typer.Option(
-            "--music",
-            metavar="DB",
-            parser=decibels,
-            help="Level of everything else in dB, or off.",
-            show_default="0",
-        ),
-    ] = None,
+    model: Model = None,
+    profile: Profile = None,
+    vocals: Vocals = None,
+    music: Music = None,
     stems: Annotated[
         bool,
         typer.Option("--stems", help="Every stem instead of the mix, side by side as channels."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from realtime_sep.cli.options import Model, Profile
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 if TYPE_CHECKING:
@@ -33,24 +34,11 @@ def separate(
             "--output", "-o", metavar="DIR", help="Where to write.", show_default="beside each file"
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME", help="Separator to use.", show_default="the best one"
-        ),
-    ] = None,
+    model: Model = None,
     stems: Annotated[
         bool, typer.Option("--stems", help="Write every stem instead of the karaoke version.")
     ] = False,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="NAME",
-            help="studio, live or stage: quality against delay.",
-            show_default="the separator's own",
-        ),
-    ] = None,
+    profile: Profile = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="WAV: 32-bit float; FLAC: 24 bits.")
     ] = Format.wav,
