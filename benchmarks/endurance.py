@@ -72,6 +72,12 @@ def excused(event: int, stalls: list[Stall], reach: int) -> bool:
     return any(stall.start - reach <= event <= stall.end + reach for stall in stalls)
 
 
+def nearest(event: int, stalls: list[Stall]) -> float:
+    """How far the nearest stall is, in ms; negative when it came before."""
+    distances = [(s.start - event if s.start > event else s.end - event) for s in stalls]
+    return round(min(distances, key=abs, default=0) / 1e6, 1)
+
+
 def run(
     seconds: float,
     *,
@@ -119,6 +125,7 @@ def run(
         "late_blocks": stats.late_blocks,
         "late_moments": len(events),
         "late_moments_ours": len(ours),
+        "nearest_stall_to_ours_ms": [nearest(event, stalls) for event in ours],
         "xruns_of_the_device": stats.xruns,
         "stalls_of_the_machine": len(stalls),
         "stalls_seen_by_a_realtime_thread": watched,
