@@ -11,7 +11,6 @@ taken out.
 
 from __future__ import annotations
 
-from math import ceil, gcd
 from typing import Any, Self
 
 import numpy as np
@@ -22,9 +21,6 @@ from realtime_sep.offline import Separation
 from realtime_sep.separators import Separator
 from realtime_sep.types import Float32, SeparatorInfo
 
-#: Frames that the resampler's filter looks ahead, at the lower of the two rates: half its 91.4 taps
-#: (libsamplerate's `sinc_medium`), and the frame or two that it keeps in hand.
-_FILTER = 49
 #: Sample rates that make sense, in Hz; the resampler would go from 188 Hz to 11 MHz.
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000
 
@@ -69,7 +65,7 @@ class BlockSeparator:
         self.channels = channels
         self.blocksize = blocksize
         self.stems = info.stems
-        self.latency = _lag(info, samplerate, blocksize)
+        self.latency = self._owner.lag(blocksize)
         self._begin()
         # Kernels are compiled and models primed now, so that the first block is no slower.
         self._separation.process(np.zeros((self.latency + 2 * info.hop, channels), np.float32))
@@ -141,12 +137,3 @@ def check_rate(samplerate: int) -> None:
         raise UsageError(
             f"a sample rate is {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {samplerate}: is it right?"
         )
-
-
-def _lag(info: SeparatorInfo, samplerate: int, blocksize: int) -> int:
-    """Frames of the audio that may have entered a `Separation` and not left it, at most."""
-    if info.samplerate == samplerate:
-        return info.latency + info.hop - gcd(blocksize, info.hop)
-    ratio = info.samplerate / samplerate
-    filters = 2 * _FILTER * max(1.0, 1 / ratio)
-    return ceil(filters + (info.latency + info.hop) / ratio)

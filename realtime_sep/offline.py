@@ -6,9 +6,10 @@ sample `n` of the input: the separator's latency is taken out, its tail brought 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import ceil, gcd
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from realtime_sep.dsp.resample import StreamResampler, native_rate
-from realtime_sep.engine import Engine
+from realtime_sep.engine import MIX, Engine
 from realtime_sep.errors import AudioFileError, UsageError
 from realtime_sep.io.file import AudioReader, AudioWriter, Format, downmix
 from realtime_sep.native import denormals_flushed
@@ -52,17 +53,25 @@ class Separation:
         separator: a name for `load_separator`, or a fresh separator of the same channels.
         samplerate: of the audio, in Hz.
         channels: of the audio and of every stem.
+        outputs: what comes out: stems, or "mix" (after faders and limiter); every stem if None.
         options: for `load_separator`.
 
     Attributes:
-        stems: names, in the order of the stems axis.
+        stems: names of what comes out, in the order of the stems axis.
+        faders: of the mix; their `targets` may be written at any time.
 
     Raises:
         UsageError, ModelError: as `load_separator`.
     """
 
     def __init__(
-        self, separator: str | Separator, samplerate: int, channels: int, **options: Any
+        self,
+        separator: str | Separator,
+        samplerate: int,
+        channels: int,
+        *,
+        outputs: Sequence[str] | None = None,
+        **options: Any,
     ) -> None:
         if samplerate < 1:
             raise UsageError(f"samplerate is in Hz and positive, not {samplerate}")
@@ -77,18 +86,34 @@ class Separation:
         if info.channels != channels:
             raise UsageError(f"{info.name!r} was made for {info.channels} channels, not {channels}")
         self.separator = separator
-        self.stems = info.stems
+        self.stems = info.stems if outputs is None else tuple(outputs)
         self._channels = channels
-        self._engine = Engine(separator, limiter=False, outputs=info.stems)
+        self._engine = Engine(separator, limiter=MIX in self.stems, outputs=self.stems)
+        self.faders = self._engine.faders
         self._into = self._back = None
         if info.samplerate != samplerate:
             self._into = StreamResampler(samplerate, info.samplerate, channels)
-            self._back = StreamResampler(info.samplerate, samplerate, channels * len(info.stems))
+            self._back = StreamResampler(info.samplerate, samplerate, channels * len(self.stems))
         self._waiting: Float32 = np.empty((0, channels), np.float32)
+        self._done: list[Float32] = []
         self._skip = self._engine.latency  # frames that belong to before the beginning
         self._taken = 0  # frames, at the audio's rate
         self._fed = 0  # frames, at the separator's rate
         self._given = 0  # likewise
+        self._ended = False
+
+    def lag(self, blocksize: int = 1) -> int:
+        """Frames that may have been taken and not be finished, at most, at the audio's rate.
+
+        Args:
+            blocksize: what the length of every block is a multiple of.
+        """
+        hop = self._engine.hop
+        if self._into is None:
+            return self._engine.latency + hop - gcd(blocksize, hop)
+        ratio = self._into.target / self._into.source
+        filters = 2 * StreamResampler.AHEAD * max(1.0, 1 / ratio)
+        return ceil(filters + (self._engine.latency + hop) / ratio)
 
     @property
     def notice(self) -> str | None:
@@ -97,23 +122,62 @@ class Separation:
 
     def process(self, block: Float32) -> Float32:
         """Take `(n, channels)`; return `(stems, m, channels)`, what is finished: `m` may be 0."""
+        self.push(block)
+        self._run()
+        return self.pull()
+
+    def flush(self) -> Float32:
+        """The rest, `(stems, m, channels)`: now as much has come out as went in.  Ends it."""
+        self.end()
+        self._run()
+        return self.pull()
+
+    # `process` and `flush` in their parts, for hosts that run many of them by turns.
+
+    def push(self, block: Float32) -> None:
+        """Take `(n, channels)`; nothing is separated yet."""
         self._taken += len(block)
         if self._into is not None:
             block = self._into.process(block)
         self._fed += len(block)
-        done = self._run(block)
-        return self._shaped(done if self._back is None else self._back.process(done))
+        self._waiting = np.concatenate([self._waiting, block])
 
-    def flush(self) -> Float32:
-        """The rest, `(stems, m, channels)`: now as much has come out as went in.  Ends it."""
+    def end(self) -> None:
+        """Take what brings the tail out."""
         rest = self._into.flush() if self._into is not None else self._waiting[:0]
         self._fed += len(rest)
-        missing = self._fed - self._given
         silence = np.zeros((self._engine.latency + self._engine.hop, self._channels), np.float32)
-        done = self._run(np.concatenate([rest, silence]))[:missing]
+        self._waiting = np.concatenate([self._waiting, rest, silence])
+        self._ended = True
+
+    @property
+    def ready(self) -> Float32 | None:
+        """The next hop `(hop, channels)`, or None where more has to be pushed."""
+        hop = self._engine.hop
+        return self._waiting[:hop] if len(self._waiting) >= hop else None
+
+    def step(self) -> None:
+        """Separate the hop that is ready."""
+        hop = self._engine.hop
+        out: Float32 = np.empty((hop, self._engine.out_channels), np.float32)
+        self._engine.process(self._waiting[:hop], out)
+        self._waiting = self._waiting[hop:]
+        self._done.append(out)
+
+    def pull(self) -> Float32:
+        """What is finished, `(stems, m, channels)`."""
+        none = np.empty((0, self._engine.out_channels), np.float32)
+        done = self._done[0] if len(self._done) == 1 else np.concatenate([none, *self._done])
+        self._done = []
+        skip = min(self._skip, len(done))
+        self._skip -= skip
+        done = done[skip:][: self._fed - self._given]  # nothing of the silence at the end
+        self._given += len(done)
         if self._back is not None:
-            done = np.concatenate([self._back.process(done), self._back.flush(self._taken)])
-        return self._shaped(done)
+            done = self._back.process(done)
+            if self._ended and self.ready is None:
+                done = np.concatenate([done, self._back.flush(self._taken)])
+        return done.reshape(len(done), len(self.stems), self._channels).transpose(1, 0, 2)
 
     def close(self) -> None:
         """Let go of the separator, if it was made here and holds on to anything."""
@@ -127,23 +191,17 @@ class Separation:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, block: Float32) -> Float32:
-        """All whole hops of what waits and `block`, the stems' channels side by side."""
+    def _run(self) -> None:
+        """Separate all whole hops that wait."""
         hop = self._engine.hop
-        block = np.concatenate([self._waiting, block])
-        whole = len(block) // hop * hop
-        self._waiting = block[whole:].copy()
+        whole = len(self._waiting) // hop * hop
         out: Float32 = np.empty((whole, self._engine.out_channels), np.float32)
         with denormals_flushed():  # as in the live worker
             for start in range(0, whole, hop):
-                self._engine.process(block[start : start + hop], out[start : start + hop])
-        skip = min(self._skip, whole)
-        self._skip -= skip
-        self._given += whole - skip
-        return out[skip:]
-
-    def _shaped(self, out: Float32) -> Float32:
-        return out.reshape(len(out), len(self.stems), self._channels).transpose(1, 0, 2)
+                self._engine.process(self._waiting[start : start + hop], out[start : start + hop])
+        self._waiting = self._waiting[whole:].copy()
+        if whole:
+            self._done.append(out)
 
 
 def separate_stream(
