@@ -27,7 +27,8 @@ from realtime_sep.cli.options import (
 from realtime_sep.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from realtime_sep.io.route import Choice, Route
+    from realtime_sep.io.programs import Choice
+    from realtime_sep.io.route import Route
     from realtime_sep.stream import Stream
 
 
@@ -178,7 +179,7 @@ def _need_linux(what: str) -> None:
 
 
 def _choice(app: str | None, pid: int | None, system: bool) -> Choice:
-    from realtime_sep.io.route import Choice
+    from realtime_sep.io.programs import Choice
 
     if (app is not None) + (pid is not None) + system > 1:
         raise UsageError("choose one of --app, --pid and --system")
@@ -189,7 +190,7 @@ def _choice(app: str | None, pid: int | None, system: bool) -> Choice:
 
 def _pick() -> Choice:
     """Let a person choose from what plays."""
-    from realtime_sep.io.route import Choice, connected, playing
+    from realtime_sep.io.programs import Choice, connected, playing
 
     with connected() as server:
         streams = [stream for stream in playing(server) if stream.route is None]
@@ -272,7 +273,8 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 def _show(clean: bool, as_json: bool) -> None:
     """What plays, what is routed, and what is left over or was cleaned up."""
-    from realtime_sep.io.route import connected, playing, routes, sweep
+    from realtime_sep.io.programs import connected, playing
+    from realtime_sep.io.undo import routes, sweep
 
     with connected() as server:
         cleaned = sweep(server, thorough=True) if clean else []
@@ -319,7 +321,7 @@ def _show(clean: bool, as_json: bool) -> None:
 
 def _cable(output: str | None, session: _Session) -> None:
     from realtime_sep.cli.portaudio import probe
-    from realtime_sep.io.route import loopback
+    from realtime_sep.io.cables import loopback
 
     library = probe()
     if library.error:

@@ -30,7 +30,8 @@ from songs import a_song
 
 from realtime_sep.cli import main
 from realtime_sep.errors import DeviceError, UsageError
-from realtime_sep.io.route import Choice, Playing, loopback
+from realtime_sep.io.cables import loopback
+from realtime_sep.io.programs import Choice, Playing
 from realtime_sep.offline import separate
 from realtime_sep.types import Float32
 
