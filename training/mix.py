@@ -18,10 +18,18 @@ from scipy.signal import fftconvolve, sosfilt
 from training.shards import SAMPLE_RATE, Audio, Clip, clips, groups, read
 
 # Shares of the vocal sources; what is missing on disk gives its share to the others.
-VOICES = {"singing": 0.5, "teacher_vocals": 0.2, "song_vocals": 0.09, "voice": 0.1, "speech": 0.11}
-BACKINGS = {"accompaniment": 0.9, "song_accompaniment": 0.06, "teacher_accompaniment": 0.04}
-MODES = {"mix": 0.8, "instrumental": 0.13, "voice": 0.06, "silence": 0.01}
-POOL = 40
+VOICES = {"singing": 0.5, "teacher_vocals": 0.2, "song_vocals": 0.12, "voice": 0.1, "speech": 0.08}
+BACKINGS = {
+    "accompaniment": 0.65,
+    "band": 0.25,
+    "song_accompaniment": 0.06,
+    "teacher_accompaniment": 0.04,
+}
+MODES = {"mix": 0.74, "instrumental": 0.2, "voice": 0.05, "silence": 0.01}
+# Resampling moves pitch, formants and tempo together: music bears a little of it, and a voice
+# becomes another singer's, from a heavier to a child's.
+MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.75, 1.33)
+POOL, FRESH = 60, 0.45  # stems kept; share of those prepared anew
 GROUP_POWER = 0.5  # a group's weight grows with the root of its length
 
 
@@ -123,17 +131,18 @@ class Mixer:
         index = int(self.rng.choice(len(weights), p=weights / weights.sum()))
         return self.found[kind][index][1]
 
-    def _stretch(self, frames: int) -> tuple[int, float]:
-        """How much to read for `frames` after resampling by up to ±10 %."""
-        if self.rng.random() < 0.4:
+    def _stretch(self, frames: int, ratios: tuple[float, float]) -> tuple[int, float]:
+        """How much to read for `frames` after resampling, and the ratio of the two."""
+        if self.rng.random() < 0.3:
             return frames, 1.0
-        ratio = float(self.rng.uniform(0.9, 1.1))
+        ratio = float(np.exp(self.rng.uniform(*np.log(ratios))))
         return int(frames * ratio) + 8, ratio
 
     def _continuous(self, kind: str) -> Audio:
         """A stretch of one clip, preferably long enough, `[samples, 2]`."""
         members = self._group(kind)
-        frames, ratio = self._stretch(self.samples)
+        ratios = VOICE_RATIOS if kind in VOICES else MUSIC_RATIOS
+        frames, ratio = self._stretch(self.samples, ratios)
         clip = members[int(self.rng.integers(len(members)))]
         start = int(self.rng.integers(max(1, clip.frames - frames + 1)))
         return self._fit(read(self.folder, clip, start, frames), ratio)
@@ -141,7 +150,7 @@ class Mixer:
     def _strung(self, kind: str) -> Audio:
         """Short clips of one speaker strung together with pauses, `[samples, 2]`."""
         members = self._group(kind)
-        frames, ratio = self._stretch(self.samples)
+        frames, ratio = self._stretch(self.samples, VOICE_RATIOS)
         out = np.zeros((frames, 1), np.float32)
         index, now = int(self.rng.integers(len(members))), 0
         while now < frames:
@@ -224,9 +233,9 @@ class Mixer:
         silence = np.zeros((self.samples, 2), np.float32)
         voice, music = silence, silence
         if mode in ("mix", "voice"):
-            voice = self._varied(self._drawn(self.voices, rng.random() < 0.6, True))
+            voice = self._varied(self._drawn(self.voices, rng.random() < FRESH, True))
         if mode in ("mix", "instrumental"):
-            music = self._varied(self._drawn(self.backings, rng.random() < 0.6, False))
+            music = self._varied(self._drawn(self.backings, rng.random() < FRESH, False))
         voice = voice * np.float32(decibels(float(np.clip(rng.normal(-2, 5), -15, 12))))
         width = rng.choice([0.0, 0.1, 1.0], p=[0.3, 0.1, 0.6])
         if width < 1:

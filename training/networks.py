@@ -17,7 +17,7 @@ from torch.nn import functional as F
 State = list[Tensor]
 
 LEVEL_FLOOR = 1e-7  # power per bin: about −100 dBFS, so that silence is not blown up
-SLOW, FAST = 1 / 200, 1 / 5  # shares of the newest frame in the two running powers
+SLOW, FAST = 102_400, 2_560  # time constants of the two running powers, samples (2.3 s, 58 ms)
 FAST_HEADROOM = 8.0  # a sudden onset exceeds the reference by at most 9 dB
 SLOPE = 0.1  # of the leaky rectifiers: a third of the cost of SiLU backwards on a CPU
 
@@ -37,33 +37,34 @@ class Geometry:
 
 
 class _Scan(torch.autograd.Function):
-    """`h[t] = h[t-1] + z[t] (c[t] - h[t-1])` over the first axis, one kernel a step each way."""
+    """`h[t] = h[t-1] + z[t] (c[t] - h[t-1])` over the second axis, one kernel a step each way."""
 
     @staticmethod
     def forward(ctx, z: Tensor, c: Tensor, first: Tensor) -> Tensor:
         states = torch.empty_like(c)
         last = first
-        for t in range(len(c)):
-            last = torch.lerp(last, c[t], z[t], out=states[t])
+        for rate, candidate, state in zip(z.unbind(1), c.unbind(1), states.unbind(1), strict=True):
+            last = torch.lerp(last, candidate, rate, out=state)
         ctx.save_for_backward(z, c, first, states)
         return states
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         z, c, first, states = ctx.saved_tensors
-        keep = 1 - z
-        total = torch.empty_like(states)
-        total[-1] = gradient[-1]
-        for t in range(len(c) - 2, -1, -1):
-            torch.addcmul(gradient[t], total[t + 1], keep[t + 1], out=total[t])
-        to_z = total * (c - torch.cat([first[None], states[:-1]]))
-        return to_z, total.mul_(z), None
+        keep, total = 1 - z, torch.empty_like(states)
+        total[:, -1] = gradient[:, -1]
+        for t in range(c.shape[1] - 2, -1, -1):
+            torch.addcmul(gradient[:, t], total[:, t + 1], keep[:, t + 1], out=total[:, t])
+        to_z = torch.empty_like(total)
+        torch.sub(c[:, 1:], states[:, :-1], out=to_z[:, 1:])
+        torch.sub(c[:, 0], first, out=to_z[:, 0])
+        return to_z.mul_(total), total.mul_(z), None
 
 
 def scan(z: Tensor, c: Tensor, first: Tensor) -> Tensor:
-    """Leaky average of `c` with rates `z`, both `[frames, …]`, from the state `first` `[…]`."""
-    if len(c) == 1:
-        return (first + z[0] * (c[0] - first))[None]
+    """Leaky average of `c` with rates `z`, both `[batch, frames, …]`, from the state `first`."""
+    if c.shape[1] == 1:
+        return (first + z[:, 0] * (c[:, 0] - first))[:, None]
     return _Scan.apply(z.contiguous(), c.contiguous(), first)
 
 
@@ -76,6 +77,10 @@ class RunningLevel(nn.Module):
 
     state_shape = (3,)
 
+    def __init__(self, hop: int = 512) -> None:
+        super().__init__()
+        self.slow, self.fast = hop / SLOW, hop / FAST  # shares of the newest frame
+
     def forward(self, power: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`power` `[batch, frames]` → amplitude reference of the same shape, next state.
 
@@ -86,9 +91,9 @@ class RunningLevel(nn.Module):
         levels = []
         for t in range(power.shape[1]):
             now = power[:, t]
-            slow = slow + SLOW * (now - slow)
-            weight = weight + SLOW * (1 - weight)
-            fast = fast + FAST * (now - fast)
+            slow = slow + self.slow * (now - slow)
+            weight = weight + self.slow * (1 - weight)
+            fast = fast + self.fast * (now - fast)
             levels.append(torch.maximum(slow / weight, fast / FAST_HEADROOM))
         reference = torch.sqrt(torch.stack(levels, 1) + LEVEL_FLOOR)
         return reference, torch.stack([slow, weight, fast], -1)
@@ -102,6 +107,12 @@ def complex_product(a: Tensor, b: Tensor) -> Tensor:
     a_real, a_imag = a.unbind(-1)
     b_real, b_imag = b.unbind(-1)
     return torch.stack([a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -1)
+
+
+def cast(x: Tensor) -> Tensor:
+    """`x` in the type of the matrix products: bf16 under autocast, once instead of in each."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 class Block(nn.Module):
@@ -132,24 +143,37 @@ class Block(nn.Module):
             for layer in (self.time_out, self.channel_out):
                 layer.weight *= 0.3
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Make it the identity: it still learns, from the outputs inwards."""
+        for layer in (self.time_out, self.channel_out):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        self.place_out.zero_()
+
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """`x` `[frames, batch, positions, width]`; state `[batch, positions, width]`."""
+        """`x` `[batch, frames, positions, width]`; state `[batch, positions, width]`."""
         z, c, gate = self.time_in(self.time_norm(x)).chunk(3, -1)
         h = scan(torch.sigmoid(z.float()), torch.tanh(c.float()), memory)
         x = x + self.time_out(h.to(gate.dtype) * F.leaky_relu(gate, SLOPE))
-        mixed = torch.matmul(self.place_in, self.place_norm(x)) + self.place_bias.to(x.dtype)
-        x = x + torch.matmul(self.place_out, F.leaky_relu(mixed, SLOPE))
+        places = self.place_norm(x).transpose(-1, -2)
+        mixed = F.leaky_relu(F.linear(places, self.place_in, self.place_bias.squeeze(1)), SLOPE)
+        x = x + F.linear(mixed, self.place_out).transpose(-1, -2)
         up, gate = self.channel_in(self.channel_norm(x)).chunk(2, -1)
-        return x + self.channel_out(up * F.leaky_relu(gate, SLOPE)), h[-1]
+        return x + self.channel_out(up * F.leaky_relu(gate, SLOPE)), h[:, -1]
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Patches as (first bin, end bin, bins per patch); channels of the four levels."""
+    """Patches as (first bin, end bin, bins per patch); channels of the four levels.
+
+    `blocks` with memory are at the bottom, and one more on each of the `upper` levels.
+    """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
     channels: tuple[int, ...] = (32, 48, 64, 96)
     blocks: int = 3
+    upper: tuple[int, ...] = ()
 
     @property
     def positions(self) -> int:
@@ -166,8 +190,15 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """`x` `[batch, channels, frames, positions]`; state: the frame before it."""
-        x = torch.cat([before.to(x.dtype), x], 2)
-        return F.leaky_relu(self.conv(x), SLOPE), x[:, :, -1:].float()
+        after = x[:, :, -1:].float()
+        if x.shape[2] == 1:
+            return F.leaky_relu(self.conv(torch.cat([before.to(x.dtype), x], 2)), SLOPE), after
+        # The same over a segment, without copying it: padded, and the frame before put in.
+        conv = self.conv
+        stride, pad = conv.stride, conv.padding[1]
+        y = F.conv2d(x, conv.weight, conv.bias, stride, (1, pad))[:, :, :-1]
+        y[:, :, :1] += F.conv2d(before, conv.weight[:, :, :1], None, stride, (0, pad))
+        return F.leaky_relu(y, SLOPE), after
 
 
 class Up(nn.Module):
@@ -194,11 +225,11 @@ class UNet(nn.Module):
 
     features = 6
 
-    def __init__(self, config: UNetConfig = UNetConfig()) -> None:
+    def __init__(self, config: UNetConfig = UNetConfig(), hop: int = 512) -> None:
         super().__init__()
         self.config = config
         first, *rest = config.channels
-        self.level = RunningLevel()
+        self.level = RunningLevel(hop)
         self.embed = nn.ModuleList(
             nn.Linear(size * self.features, first) for _, _, size in config.patches
         )
@@ -209,6 +240,12 @@ class UNet(nn.Module):
         bottom = config.positions // 2 ** len(rest)
         self.bottom_position = nn.Parameter(torch.randn(bottom, rest[-1]) * 0.1)
         self.blocks = nn.ModuleList(Block(bottom, rest[-1]) for _ in range(config.blocks))
+        self.upper = nn.ModuleDict(
+            {
+                str(level): Block(config.positions >> level, config.channels[level])
+                for level in config.upper
+            }
+        )
         self.up = nn.ModuleList(Up(narrow, wide) for wide, narrow in reversed(pairs))
         self.refine = nn.Conv2d(first, first, (1, 3), padding=(0, 1))
         self.out = nn.ModuleList(
@@ -225,6 +262,9 @@ class UNet(nn.Module):
         for i, down in enumerate(self.down):
             shapes[f"state_down_{i}"] = (down.conv.in_channels, 1, positions)
             positions //= down.conv.stride[1]
+        for i in self.config.upper:
+            shape = (self.config.positions >> i, self.config.channels[i])
+            shapes[f"state_upper_{i}"] = shape
         for i in range(self.config.blocks):
             shapes[f"state_memory_{i}"] = tuple(self.bottom_position.shape)
         return shapes
@@ -236,10 +276,10 @@ class UNet(nn.Module):
         batch, _, frames, bins, _ = spec.shape
         level, level_state = self.level(spec.square().sum(-1).mean((1, 3)), state[0])
         left, right = spec.unbind(1)
-        both = torch.stack([0.5 * (left + right), 0.5 * (left - right)], -2)
-        scaled = both / level[:, :, None, None, None]
+        both = torch.stack([left + right, left - right], -2)  # mid and side, twice as loud
+        scaled = both / (2 * level[:, :, None, None, None])
         root = torch.sqrt(torch.sqrt(scaled.square().sum(-1, keepdim=True) + 1e-8))
-        features = torch.cat([root, scaled / root], -1).flatten(-2)
+        features = cast(torch.cat([root, scaled / root], -1).flatten(-2))
         folded = [
             features[:, :, start:end].reshape(batch, frames, (end - start) // size, -1)
             for start, end, size in self.config.patches
@@ -248,39 +288,65 @@ class UNet(nn.Module):
         # [batch, frames, positions, channels] is what a convolution in channels_last wants.
         x = torch.cat(embedded, 2)
         x = (x + self.position.to(x.dtype)).permute(0, 3, 1, 2)
-        states = iter(state[1:])
-        next_state, skips = [level_state], []
-        for down in self.down:
-            x, before = down(x, next(states))
-            next_state.append(before)
+        names = list(self.state_shapes())
+        states, after = dict(zip(names, state, strict=True)), {"state_level": level_state}
+        skips = []
+        for i, down in enumerate(self.down):
+            x, after[f"state_down_{i}"] = down(x, states[f"state_down_{i}"])
+            if str(i) in self.upper:
+                x, memory = self.upper[str(i)](x.permute(0, 2, 3, 1), states[f"state_upper_{i}"])
+                x, after[f"state_upper_{i}"] = x.permute(0, 3, 1, 2), memory
             skips.append(x)
-        x = x.permute(2, 0, 3, 1) + self.bottom_position.to(x.dtype)
-        for block in self.blocks:
-            x, memory = block(x, next(states))
-            next_state.append(memory)
-        x = x.permute(1, 3, 0, 2)
+        x = x.permute(0, 2, 3, 1) + self.bottom_position.to(x.dtype)
+        for i, block in enumerate(self.blocks):
+            x, after[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
+        x = x.permute(0, 3, 1, 2)
         for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = up(x, skip)
         x = F.leaky_relu(self.refine(x), SLOPE).permute(0, 2, 3, 1)
         parts, first = [], 0
         for layer, own in zip(self.out, folded, strict=True):
             count = own.shape[2]
-            latent = torch.cat([x[:, :, first : first + count], own.to(x.dtype)], -1)
-            parts.append(layer(latent).reshape(batch, frames, -1, 4))
+            width = x.shape[-1]
+            from_x = F.linear(x[:, :, first : first + count], layer.weight[:, :width], layer.bias)
+            from_own = F.linear(own, layer.weight[:, width:])
+            parts.append((from_x + from_own).reshape(batch, frames, -1, 4))
             first += count
-        mask = 2 * torch.tanh(torch.cat(parts, 2)).float()
+        mask = torch.tanh(torch.cat(parts, 2)).float()  # of what is twice as loud: bounded by 2
         mask = F.pad(mask, (0, 0, 0, bins - mask.shape[2])).reshape(batch, frames, bins, 2, 2)
         voice = complex_product(both, mask)
         mid, side = voice.unbind(-2)
-        return torch.stack([mid + side, mid - side], 1), next_state
+        return torch.stack([mid + side, mid - side], 1), [after[name] for name in names]
 
 
 MODELS = {
-    "unet": (UNetConfig(), Geometry()),
+    "unet": (UNetConfig(blocks=4, upper=(2,)), Geometry()),
+    "unet-live": (UNetConfig(blocks=4, upper=(2,)), Geometry(synthesis=512, hop=256)),
 }
 
 
 def build(name: str) -> tuple[UNet, Geometry]:
     """A fresh network of a named model and the geometry of its frames."""
     config, geometry = MODELS[name]
-    return UNet(config), geometry
+    return UNet(config, geometry.hop), geometry
+
+
+@torch.no_grad()
+def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -> None:
+    """Take over the weights of the same network, or of a smaller one that this has grown from.
+
+    Blocks that `weights` lack begin as the identity, so that the grown network starts with the
+    small one's output.  `hop_ratio` is this hop over the other's: the memories keep their lengths
+    in seconds (nearly: their gates, as functions of the input, are shifted, not rescaled).
+    """
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    for name, part in network.named_modules():
+        if isinstance(part, Block):
+            own = [f"{name}.{key}" in missing for key in part.state_dict()]
+            if all(own):
+                part.silence()
+            else:
+                part.time_in.bias[: part.time_in.in_features] += math.log(hop_ratio)
+            missing = [key for key in missing if not key.startswith(f"{name}.")]
+    if missing or unexpected:
+        raise ValueError(f"weights of another network: {', '.join([*missing, *unexpected])}")

@@ -4,9 +4,10 @@
 
 Batches come from loader processes.  A checkpoint (weights, averaged weights, optimiser, progress)
 is written each minute by an atomic rename; SIGTERM writes one more and ends.  The learning rate
-follows the share of `--minutes` gone by on the clock, so that the run ends annealed even when it
-shared the machine.  Validation scores real songs against the teacher's separation, and held-out
-singers over held-out music, in dB, with the averaged weights.
+follows the share of `--minutes` gone by, so that the run ends annealed even when it shared the
+machine; time in which it stood still (SIGSTOP) does not count.  Validation scores real songs
+against the teacher's separation, held-out singers over held-out music, and what of held-out music
+leaks into the voice, in dB, with the averaged weights.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.losses import separation_loss
 from training.mix import Mixer
-from training.networks import build
+from training.networks import build, inherit
 from training.optimisers import optimisers
+from training.shards import SAMPLE_RATE, clips, read
 from training.spectra import Frames
+
+MUSIC_S = 6.0  # of each held-out track
+LONGEST_STEP = 20.0  # seconds; whatever took longer was stopped meanwhile
 
 
 class Mixtures(IterableDataset[tuple[np.ndarray, np.ndarray]]):
@@ -52,7 +57,10 @@ def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
 
 
 class Validation:
-    """Median SDR (vocals, accompaniment) on real songs and on held-out synthetic mixes."""
+    """Median SDR (vocals, accompaniment) on real songs and on held-out synthetic mixes.
+
+    Of held-out music the level of the vocals against the mixture: median and 90th percentile.
+    """
 
     def __init__(self, references: Path, shards: Path, frames: Frames) -> None:
         self.frames = frames
@@ -67,23 +75,45 @@ class Validation:
             vocals = torch.from_numpy(np.stack([v.T for v, _ in pairs]).copy())
             rest = torch.from_numpy(np.stack([a.T for _, a in pairs]).copy())
             self.sets["heldout"] = (vocals + rest, vocals)
+        self.music = held_out_music(shards, round(MUSIC_S * SAMPLE_RATE / 512) * 512)
+
+    def _estimate(self, network: nn.Module, mix: Tensor) -> Tensor:
+        device = next(network.parameters()).device
+        cut = self.frames.geometry.synthesis - self.frames.geometry.hop
+        estimates = []
+        for item in mix.split(2):
+            item = item.to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                spec, _ = network(self.frames.analyse(item), _start(network, item))
+            estimates.append(self.frames.synthesise(spec.float()).cpu()[..., :-cut])
+        return torch.cat(estimates)
 
     @torch.no_grad()
     def scores(self, network: nn.Module) -> dict[str, float]:
-        device = next(network.parameters()).device
-        cut = self.frames.geometry.synthesis - self.frames.geometry.hop
         result = {}
         for name, (mix, vocals) in self.sets.items():
-            estimates = []
-            for item in mix.split(2):
-                item = item.to(device)
-                with torch.autocast(device.type, torch.bfloat16):
-                    spec, _ = network(self.frames.analyse(item), _start(network, item))
-                estimates.append(self.frames.synthesise(spec.float()).cpu()[..., :-cut])
-            estimate, mix, vocals = torch.cat(estimates), mix[..., :-cut], vocals[..., :-cut]
+            estimate = self._estimate(network, mix)
+            mix, vocals = (x[..., : estimate.shape[-1]] for x in (mix, vocals))
             result[f"{name}_vocals"] = float(sdr(vocals, estimate).median())
             result[f"{name}_rest"] = float(sdr(mix - vocals, mix - estimate).median())
+        if len(self.music):
+            estimate = self._estimate(network, self.music)
+            mix = self.music[..., : estimate.shape[-1]]
+            leak = -sdr(mix, mix - estimate)
+            result["leak"], result["leak_p90"] = float(leak.median()), float(leak.quantile(0.9))
         return result
+
+
+def held_out_music(shards: Path, samples: int) -> Tensor:
+    """The middle of each held-out instrumental track, `[tracks, 2, samples]`."""
+    tracks = {
+        (clip.group, clip.title): clip
+        for clip in clips(shards, {"accompaniment"}, "validation")
+        if clip.frames > samples
+    }
+    pieces = [read(shards, c, (c.frames - samples) // 2, samples).T for c in tracks.values()]
+    sounding = [piece for piece in pieces if np.square(piece).mean() > 1e-7]
+    return torch.from_numpy(np.stack(sounding)) if sounding else torch.zeros(0, 2, samples)
 
 
 def _sounding(vocals: np.ndarray, rest: np.ndarray) -> bool:
@@ -173,12 +203,14 @@ def train(args: argparse.Namespace) -> None:
         step, gone, heard = stored["step"], stored["gone"], stored["heard"]
         print(f"resumed at step {step}, {gone / 60:.1f} min", flush=True)
     elif args.start is not None:
-        weights = torch.load(args.start, map_location=device, weights_only=True)["weights"]
+        stored = torch.load(args.start, map_location=device, weights_only=True)
+        weights = {key: value.float() for key, value in stored["weights"].items()}
+        ratio = geometry.hop / build(stored["model"])[1].hop
         for target in (network, average):
-            target.load_state_dict({key: value.float() for key, value in weights.items()})
+            inherit(target, weights, ratio)
         print(f"weights from {args.start}", flush=True)
 
-    samples = round(args.seconds * 44_100 / geometry.hop) * geometry.hop
+    samples = round(args.seconds * SAMPLE_RATE / geometry.hop) * geometry.hop
     cut = geometry.synthesis - geometry.hop
     batches = iter(
         DataLoader(
@@ -203,13 +235,14 @@ def train(args: argparse.Namespace) -> None:
     fields = ["step", "minutes", "hours_heard", "rate", "threads"]
     fields += ["loss", "wave", "sdr", "voice", "rest"]
     fields += [f"{name}_{stem}" for name in ("songs", "heldout") for stem in ("vocals", "rest")]
+    fields += ["leak", "leak_p90"]
     fresh = not log_path.exists()
     log_file = log_path.open("a", newline="")
     log = csv.DictWriter(log_file, fields)
     if fresh:
         log.writeheader()
     picks = torch.Generator().manual_seed(args.seed + step)
-    began = time.monotonic() - gone
+    ticked = time.monotonic()
     saved = scored = logged = time.monotonic()
     sums: dict[str, float] = {}
     count = 0
@@ -220,14 +253,14 @@ def train(args: argparse.Namespace) -> None:
             "average": average.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser, _ in crew],
             "step": step,
-            "gone": time.monotonic() - began,
+            "gone": gone,
             "heard": heard,
         }
         save(newest, state)
         save_weights(out / "weights.pt", average, args.model, step)
 
     while not stopping:
-        progress = (time.monotonic() - began) / (60 * args.minutes)
+        progress = gone / (60 * args.minutes)
         if progress >= 1:
             break
         vocals, rest = (torch.as_tensor(stem).to(device) for stem in next(batches))
@@ -250,7 +283,7 @@ def train(args: argparse.Namespace) -> None:
                 optimiser.step()
         threads.end(time.monotonic() - started)
         step += 1
-        heard += mix.shape[0] * mix.shape[2] / 44_100 / 3600
+        heard += mix.shape[0] * mix.shape[2] / SAMPLE_RATE / 3600
         decay = min(args.average, (1 + step) / (10 + step))
         with torch.no_grad():
             pairs = zip(average.parameters(), network.parameters(), strict=True)
@@ -261,10 +294,12 @@ def train(args: argparse.Namespace) -> None:
         count += 1
 
         now = time.monotonic()
+        gone += min(now - ticked, LONGEST_STEP)
+        ticked = now
         scoring = now - scored > 60 * args.score_every
         if now - logged > 60 or scoring:
             row: dict[str, object] = {key: round(value / count, 4) for key, value in sums.items()}
-            row |= {"step": step, "minutes": round((now - began) / 60, 2)}
+            row |= {"step": step, "minutes": round(gone / 60, 2)}
             row |= {"hours_heard": round(heard, 3), "rate": round(rate, 6)}
             row |= {"threads": threads.best}
             if scoring:
@@ -279,7 +314,7 @@ def train(args: argparse.Namespace) -> None:
             saved = time.monotonic()
     checkpoint()
     final = {key: round(value, 3) for key, value in validation.scores(average).items()}
-    log.writerow({"step": step, "minutes": round((time.monotonic() - began) / 60, 2)} | final)
+    log.writerow({"step": step, "minutes": round(gone / 60, 2)} | final)
     log_file.close()
     print(f"stopped at step {step}: {final}", flush=True)
 
@@ -287,7 +322,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model")
-    parser.add_argument("--minutes", type=float, default=60, help="of the whole run, pauses too")
+    parser.add_argument("--minutes", type=float, default=60, help="of the run, without pauses")
     parser.add_argument("--data", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--references", type=Path, default=Path("../train_data/references"))
     parser.add_argument("--out", type=Path, required=True)

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("soxr")
 pytest.importorskip("scipy")
 
+from training.band import chart
 from training.mix import Mixer, level_of
 from training.shards import SAMPLE_RATE, ShardWriter, clips, read
 
@@ -74,3 +75,13 @@ def test_level_ignores_pauses() -> None:
     tone = np.full((SAMPLE_RATE, 1), 0.5, np.float32)
     paused = np.concatenate([tone, np.zeros((SAMPLE_RATE * 9, 1), np.float32)])
     assert level_of(paused) == pytest.approx(0.5)
+
+
+def test_charts_are_as_long_as_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        lines = chart(rng, ["Rock", "RockSus"], 30.0).splitlines()
+        tempo = int(lines[0].removeprefix("Tempo "))
+        bars = [line for line in lines[1:] if not line.startswith("Groove ")]
+        assert 30 < len(bars) * 4 * 60 / tempo < 100
+        assert all(chord[0] in "ABCDEFG" for bar in bars for chord in bar.split(" / "))

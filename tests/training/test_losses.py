@@ -28,6 +28,15 @@ def test_the_truth_is_best_at_any_level() -> None:
     assert soft == pytest.approx(loss_of(mix, vocals, mix), rel=0.1)
 
 
+def test_music_alone_is_asked_for_less_leakage() -> None:
+    torch.manual_seed(0)
+    mix = 0.1 * torch.randn(2, 2, 8192)
+    nothing = torch.zeros_like(mix)
+    leaks = [loss_of(10 ** (level / 20) * mix, nothing, mix) for level in (-15, -25, -35)]
+    assert leaks[0] - leaks[1] > 0.2
+    assert leaks[1] - leaks[2] > 0.05
+
+
 def test_silence_has_a_loss_and_a_gradient() -> None:
     silence = torch.zeros(1, 2, 8192)
     estimate = torch.zeros(1, 2, 8192, requires_grad=True)

@@ -13,6 +13,7 @@ from training.networks import (  # noqa: E402
     UNetConfig,
     build,
     complex_product,
+    inherit,
     scan,
 )
 from training.spectra import Frames  # noqa: E402
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.train
 @pytest.fixture(scope="module")
 def network() -> UNet:
     torch.manual_seed(0)
-    return UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1)).eval()
+    return UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, upper=(1,))).eval()
 
 
 def spectra(frames: int, seed: int = 1) -> torch.Tensor:
@@ -81,9 +82,9 @@ def test_states_have_the_declared_shapes() -> None:
 
 def test_scan_has_the_gradient_of_its_recurrence() -> None:
     torch.manual_seed(0)
-    z = torch.rand(6, 3, dtype=torch.float64, requires_grad=True)
-    c = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    first = torch.randn(3, dtype=torch.float64)
+    z = torch.rand(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    c = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
+    first = torch.randn(2, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z, c: scan(z, c, first), (z, c))
 
 
@@ -107,3 +108,26 @@ def test_frames_reconstruct_the_segment(geometry: Geometry) -> None:
     again = frames.synthesise(frames.analyse(audio))
     cut = geometry.synthesis - geometry.hop
     torch.testing.assert_close(again[..., :-cut], audio[..., :-cut], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_grown_network_starts_where_the_small_one_ended() -> None:
+    torch.manual_seed(0)
+    small = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1)).eval()
+    grown = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=2, upper=(1, 2))).eval()
+    inherit(grown, small.state_dict())
+    spec = spectra(6)
+    expected, _ = small(spec, small.initial_state(1))
+    torch.testing.assert_close(grown(spec, grown.initial_state(1))[0], expected)
+    with pytest.raises(ValueError, match="another network"):
+        inherit(small, grown.state_dict())
+
+
+@torch.no_grad()
+def test_half_the_hop_keeps_the_memories_as_long() -> None:
+    small = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1))
+    live = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1), hop=256)
+    inherit(live, small.state_dict(), 0.5)
+    frames = [1 / torch.sigmoid(n.blocks[0].time_in.bias[:16]).min() for n in (small, live)]
+    assert float(frames[1] / frames[0]) == pytest.approx(2, rel=0.02)
+    assert live.level.slow == small.level.slow / 2
