@@ -18,8 +18,16 @@ class AudioFileError(RealtimeSepError):
     """A file cannot be read or written as audio."""
 
 
+class RelayError(RealtimeSepError):
+    """A stream cannot be reached, read or written."""
+
+
 class DeviceError(RealtimeSepError):
     """A device cannot be opened, or has gone away."""
+
+
+class SampleRateError(DeviceError):
+    """A device is there, but not at a sample rate that the stream can run at."""
 
 
 class ModelError(RealtimeSepError):

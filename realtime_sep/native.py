@@ -282,6 +282,8 @@ class BridgeStats:
     debt: int
     last_callback: int
     last_late: int
+    pauses: int
+    block: int
     busy_max: int
     busy_total: int
 
@@ -340,6 +342,15 @@ class Bridge(_Owner):
     def set_dry(self, gain: float) -> None:
         """Gain of the dry signal that late blocks fade to; 0 is silence.  1 at first."""
         lib.rs_bridge_set_dry(self._handle, gain)
+
+    def enter(self, *, pause: float = 0.0, now: bool = False) -> None:
+        """Fade in once what comes in comes out; only before the first callback.
+
+        Args:
+            pause: seconds without a callback after which to do so; 0: never.
+            now: also at the start.
+        """
+        lib.rs_bridge_enter(self._handle, round(pause * 1e9), now)
 
     def finish(self) -> None:
         """Fade to silence over the guard, then let the callback say that it is complete."""
@@ -459,6 +470,51 @@ class NullDevice(_Owner):
     def position(self) -> int:
         """Frames so far."""
         return int(lib.rs_null_position(self._handle))
+
+
+class JackPorts(_Owner):
+    """What a JACK server calls: moves frames between ports and a bridge, without Python.
+
+    Args:
+        buffer: address of libjack's `jack_port_get_buffer`.
+        inputs, outputs: ports, as many as the bridge has channels of the device.
+        block: most frames that are given to the bridge at once.
+
+    Attributes:
+        argument: address that every callback wants as its last argument.
+    """
+
+    #: Addresses of the C functions.
+    process, xrun, rated, shut, quiet = (
+        int(ffi.cast("uintptr_t", ffi.addressof(lib, f"rs_jack_{name}")))
+        for name in ("process", "xrun", "rated", "shut", "quiet")
+    )
+
+    def __init__(
+        self, bridge: Bridge, buffer: int, inputs: Sequence[int], outputs: Sequence[int], block: int
+    ) -> None:
+        ins, outs = bridge.config.in_channels, bridge.config.out_channels
+        if (len(inputs), len(outputs)) != (ins, outs):
+            raise UsageError(f"the bridge has {ins} channels in and {outs} out")
+        ports = [[ffi.cast("void *", port) for port in some] for some in (inputs, outputs)]
+        made = lib.rs_jack_new(
+            bridge._handle,
+            ffi.cast("rs_jack_buffer", buffer),
+            *(ffi.new("void *[]", some) for some in ports),
+            block,
+        )
+        self._handle = _own(made, lib.rs_jack_free, "JACK ports", bridge._handle)
+        self.argument = int(ffi.cast("uintptr_t", self._handle))
+
+    @property
+    def samplerate(self) -> int:
+        """Of the server, as it told last; 0 if it never did."""
+        return int(lib.rs_jack_samplerate(self._handle))
+
+    @property
+    def gone(self) -> bool:
+        """Whether the server has let go of the client."""
+        return bool(lib.rs_jack_gone(self._handle))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Audio is float32 of shape `(frames, channels)`, as in sounddevice; stems are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -56,6 +57,7 @@ class SeparatorInfo:
         latency: frames by which the stems lag the input.
         family: kind of method, for people ("dsp", "unet", ...).
         provider: who computes ("numba", "CPUExecutionProvider", ...): the active one.
+        rtf: seconds that a network took per second of audio when it was loaded; 0: not measured.
     """
 
     name: str
@@ -66,6 +68,7 @@ class SeparatorInfo:
     latency: int
     family: str = "dsp"
     provider: str = "numba"
+    rtf: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,10 @@ class Latency:
         return 1e3 * (self.total if frames is None else frames) / self.samplerate
 
 
+#: Among `StreamConfig.outputs`: every stem of the separator, whichever it has.
+EVERY_STEM = "*"
+
+
 @dataclass(frozen=True)
 class StreamConfig:
     """What a live stream should be.  `None` means: what the device prefers.
@@ -126,11 +133,12 @@ class StreamConfig:
         channels: channels of the engine and of every bus (1 or 2).
         guard: frames held back for fading, at least 64.
         outputs: what the device plays, a bus of `channels` each: "mix" (after faders, effects and
-            limiter) or the name of a stem.
+            limiter), the name of a stem, or "*" for every stem.
         fallback: what late blocks fade to: the dry signal, silence, or by the vocals fader
             ("auto": silence where dry would leak a voice that is turned down).
         limiter: hold -1 dBFS on the mix bus.
         realtime: ask for real-time priority and locked memory.
+        reconnect: seconds to wait for a device that has gone; 0: its going ends the stream.
     """
 
     samplerate: int | None = None
@@ -141,6 +149,7 @@ class StreamConfig:
     fallback: Literal["auto", "dry", "silence"] = "auto"
     limiter: bool = True
     realtime: bool = True
+    reconnect: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,8 @@ class StreamStats:
     """Counters of a running stream, read at one moment.
 
     Durations are in seconds, levels in dBFS, `last_late` is the moment of the last late block in
-    seconds of the monotonic clock (0: none), everything else counts since the start.
+    seconds of the monotonic clock (0: none), `reopens` how often a device that was gone has come
+    back; everything else counts since the start.
     """
 
     samplerate: int
@@ -162,6 +172,7 @@ class StreamStats:
     dry_frames: int = 0
     dropped_frames: int = 0
     overflow_frames: int = 0
+    reopens: int = 0
     skipped_hops: int = 0
     epoch: int = 0
     bad_hops: int = 0

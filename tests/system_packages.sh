@@ -3,7 +3,7 @@
 # as root on Debian or Ubuntu.  Never fails: what is missing is named, and its tests skip by name.
 set -u
 
-PACKAGES="libportaudio2 libasound2-plugins jackd2 pulseaudio pulseaudio-utils pipewire wireplumber
+PACKAGES="libportaudio2 portaudio19-dev libasound2-plugins jackd2 pulseaudio pulseaudio-utils pipewire wireplumber
     pipewire-pulse pipewire-jack dbus-daemon cmake ffmpeg"
 
 missing() {

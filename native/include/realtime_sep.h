@@ -147,6 +147,8 @@ typedef struct {
     uint64_t debt;            /* frames that will be dropped on arrival, now */
     uint64_t last_callback;   /* when, in ns */
     uint64_t last_late;       /* when, in ns; 0: never */
+    uint64_t pauses;          /* times that no callback came for so long that the stream entered anew */
+    uint64_t block;           /* frames of the last callback */
     uint64_t busy_max;        /* longest callback, ns */
     uint64_t busy_total;      /* ns spent in all callbacks */
 } rs_bridge_stats;
@@ -162,6 +164,11 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
 /* Gain of the dry signal in the fallback, slewed by 1 over `guard` frames; 0 is silence; 1 until
  * this is called.  Any thread. */
 void rs_bridge_set_dry(rs_bridge *bridge, float gain);
+/* Entering: the output is silent for `latency` frames, until what has come in since comes out, and
+ * then fades in over `guard` frames.  From the start on if `now`, and whenever no callback has come
+ * for `pause` ns (0: never): the sound before and after it does not belong together.  Only before
+ * the first callback. */
+void rs_bridge_enter(rs_bridge *bridge, uint64_t pause, int now);
 /* Fade to silence over `guard` frames, then complete.  Any thread. */
 void rs_bridge_finish(rs_bridge *bridge);
 int rs_bridge_finished(const rs_bridge *bridge);
@@ -169,6 +176,29 @@ uint64_t rs_bridge_debt(const rs_bridge *bridge);
 void rs_bridge_read_stats(const rs_bridge *bridge, rs_bridge_stats *stats);
 /* Counts of callback durations: bucket i holds those below 2^(i/4) ns (i < 128). */
 void rs_bridge_read_busy(const rs_bridge *bridge, uint64_t *buckets);
+
+/* ---- jack.c: a client of a JACK server ------------------------------------------------------- */
+
+/* What JACK calls; whoever has opened the client and registered its ports hands these functions and
+ * the object to JACK.  Of libjack only `buffer`, jack_port_get_buffer, is called from here, so
+ * nothing is linked and no header of JACK's is needed. */
+typedef struct rs_jack rs_jack;
+typedef void *(*rs_jack_buffer)(void *port, uint32_t frames);
+
+/* As many ports as the bridge has channels of the device: `inputs`, then `outputs`.  `block` frames
+ * are given to the bridge at once. */
+rs_jack *rs_jack_new(rs_bridge *bridge, rs_jack_buffer buffer, void *const *inputs,
+                     void *const *outputs, uint32_t block);
+void rs_jack_free(rs_jack *jack);
+/* JackProcessCallback, JackXRunCallback, JackSampleRateCallback, JackShutdownCallback. */
+int rs_jack_process(uint32_t frames, void *jack); /* [rt] */
+int rs_jack_xrun(void *jack);
+int rs_jack_rated(uint32_t samplerate, void *jack);
+void rs_jack_shut(void *jack);
+/* For what libjack would write to the terminal. */
+void rs_jack_quiet(const char *message);
+uint32_t rs_jack_samplerate(const rs_jack *jack); /* as told last; 0: never */
+int rs_jack_gone(const rs_jack *jack);            /* 1 once the server has let go of the client */
 
 /* ---- null_device.c: a device without hardware ------------------------------------------------ */
 

@@ -47,7 +47,9 @@ struct rs_bridge {
     uint32_t presence; /* of `guard`, of the input in its ring */
     uint64_t lacking;  /* the debt, before it is published */
     uint32_t weight;
-    uint32_t volume; /* of `guard`: falls to 0 once finishing */
+    uint32_t volume; /* of `guard`: falls to 0 once finishing, begins there when entering */
+    uint64_t muted;  /* frames still to be silent before the volume rises */
+    uint64_t pause;  /* ns without a callback after which the stream enters anew; 0: never */
     int leaving;     /* the weight has fallen since it last rose */
     float gain;      /* of the dry signal, on its way to `dry` */
 
@@ -67,6 +69,8 @@ struct rs_bridge {
     counter debt;
     counter last_callback;
     counter last_late;
+    counter pauses;
+    counter block;
     counter busy_max;
     counter busy_total;
     counter busy[BUSY_BUCKETS];
@@ -164,6 +168,14 @@ void rs_bridge_free(rs_bridge *bridge) {
 
 uint32_t rs_bridge_hop(const rs_bridge *bridge) {
     return bridge->config.hop;
+}
+
+uint32_t rs_bridge_in_channels(const rs_bridge *bridge) {
+    return bridge->config.in_channels;
+}
+
+uint32_t rs_bridge_out_channels(const rs_bridge *bridge) {
+    return bridge->config.out_channels;
 }
 
 /* ---- input --------------------------------------------------------------------------------- */
@@ -273,17 +285,28 @@ static void blend(const rs_bridge *bridge, const float *wet, uint64_t position, 
     }
 }
 
-/* The way out: everything fades to silence. */
-static void fall_silent(rs_bridge *bridge, float *output, uint64_t frames) {
+/* The way in and the way out: silent until what has come in since comes out, then up; or down. */
+static void fade(rs_bridge *bridge, float *output, uint64_t frames, int finishing) {
     const uint32_t channels = bridge->config.out_channels;
     for (uint64_t i = 0; i < frames; i++) {
-        bridge->volume -= bridge->volume > 0;
+        if (finishing) {
+            bridge->volume -= bridge->volume > 0;
+        } else if (bridge->muted > 0) {
+            bridge->muted--;
+        } else {
+            bridge->volume += bridge->volume < bridge->config.guard;
+        }
         const float share = (float)bridge->volume / (float)bridge->config.guard;
         for (uint32_t c = 0; c < channels; c++) {
             float *sample = output + i * channels + c;
             *sample = bridge->volume > 0 ? *sample * share : 0;
         }
     }
+}
+
+static void enter(rs_bridge *bridge) {
+    bridge->muted = bridge->config.latency;
+    bridge->volume = 0;
 }
 
 static const float *frame_of(const rs_span *span, uint64_t frame, uint32_t channels) {
@@ -379,6 +402,7 @@ static void account(rs_bridge *bridge, uint64_t start, uint64_t frames, unsigned
         set(&bridge->last_late, start);
     }
     set(&bridge->last_callback, start);
+    set(&bridge->block, frames);
     add(&bridge->busy_total, busy);
     if (busy > get(&bridge->busy_max)) {
         set(&bridge->busy_max, busy);
@@ -404,6 +428,11 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
         return 1;
     }
     const int finishing = atomic_load_explicit(&bridge->finishing, memory_order_relaxed);
+    const uint64_t last = get(&bridge->last_callback);
+    if (bridge->pause > 0 && last > 0 && start - last > bridge->pause) {
+        add(&bridge->pauses, 1);
+        enter(bridge);
+    }
     if (bridge->position == 0) {
         bridge->gain = atomic_load_explicit(&bridge->dry, memory_order_relaxed);
     }
@@ -418,8 +447,8 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
         if (config->out_channels > 0) {
             float *played = to != NULL ? to : bridge->nowhere;
             late |= play(bridge, played, block);
-            if (finishing) {
-                fall_silent(bridge, played, block);
+            if (finishing || bridge->volume < config->guard) {
+                fade(bridge, played, block, finishing);
             }
         }
         bridge->position += block;
@@ -444,6 +473,13 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
 void rs_bridge_set_dry(rs_bridge *bridge, float gain) {
     const float sane = gain >= 0 && gain <= FLT_MAX ? gain : 0;
     atomic_store_explicit(&bridge->dry, sane, memory_order_relaxed);
+}
+
+void rs_bridge_enter(rs_bridge *bridge, uint64_t pause, int now) {
+    bridge->pause = pause;
+    if (now) {
+        enter(bridge);
+    }
 }
 
 void rs_bridge_finish(rs_bridge *bridge) {
@@ -472,6 +508,8 @@ void rs_bridge_read_stats(const rs_bridge *bridge, rs_bridge_stats *stats) {
         .debt = get(&bridge->debt),
         .last_callback = get(&bridge->last_callback),
         .last_late = get(&bridge->last_late),
+        .pauses = get(&bridge->pauses),
+        .block = get(&bridge->block),
         .busy_max = get(&bridge->busy_max),
         .busy_total = get(&bridge->busy_total),
     };

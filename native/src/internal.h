@@ -29,7 +29,9 @@ void rs_mirror_free(void *memory, size_t bytes);
 /* thread.c: sleep until the monotonic clock shows `when`. */
 void rs_sleep_until(uint64_t when);
 
-/* bridge.c: what the null device must know of the bridge that it drives. */
+/* bridge.c: what the devices must know of the bridge that they drive. */
 uint32_t rs_bridge_hop(const rs_bridge *bridge);
+uint32_t rs_bridge_in_channels(const rs_bridge *bridge);
+uint32_t rs_bridge_out_channels(const rs_bridge *bridge);
 
 #endif

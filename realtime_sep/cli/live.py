@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,10 @@ from realtime_sep.cli.options import (
     Model,
     Music,
     Profile,
+    Provider,
+    Reconnect,
     Seconds,
+    StemLevels,
     Vocals,
 )
 from realtime_sep.errors import UsageError
@@ -27,6 +30,7 @@ from realtime_sep.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from realtime_sep.io.device import DeviceSpec
     from realtime_sep.stream import Stream
     from realtime_sep.types import StreamStats
 
@@ -73,8 +77,10 @@ def live(
     ] = None,
     model: Model = None,
     profile: Profile = None,
+    provider: Provider = None,
     vocals: Vocals = None,
     music: Music = None,
+    levels: StemLevels = None,
     samplerate: Annotated[
         int | None,
         typer.Option(
@@ -87,6 +93,17 @@ def live(
     ] = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api",
+            metavar="NAME",
+            help="jack: named ports for every stem; pyaudio: blocking streams; or the host API "
+            "to look for devices in.",
+            show_default="any",
+        ),
+    ] = None,
+    reconnect: Reconnect = None,
     seconds: Seconds = None,
     full_level: Annotated[
         bool,
@@ -103,14 +120,19 @@ def live(
 
     Without `--vocals` and `--music` the voice is taken out.  To hear the voice alone:
     `--music off`; to make it quieter, not silent: `--vocals -12`.
+
+    A device that goes away is waited for, and faded in when it comes back.  With `--api jack` the
+    mix and every stem have named ports, to be connected by hand unless `--input` and `--output`
+    name clients of the server.
     """
     from realtime_sep.cli import common
     from realtime_sep.io.portaudio import validate_latency
     from realtime_sep.stream import open_stream
-    from realtime_sep.types import StreamConfig
+    from realtime_sep.types import EVERY_STEM, StreamConfig
 
+    by_stem = common.stem_levels(levels)
     if vocals is None:
-        vocals = -math.inf if music is None else 0.0
+        vocals = -math.inf if music is None and not by_stem else 0.0
     if music is None:
         music = 0.0
     model = common.checked_model(model)
@@ -122,19 +144,29 @@ def live(
                 input=_device(input),
                 output=_device(output),
                 latency=validate_latency(latency),
-                backend=_null_backend(input, output),
-                config=StreamConfig(samplerate=samplerate, blocksize=blocksize),
+                backend=_backend(input, output, validate_latency(latency), api),
+                config=StreamConfig(
+                    samplerate=samplerate,
+                    blocksize=blocksize,
+                    outputs=("mix", EVERY_STEM) if _is_jack(api) else ("mix",),
+                    reconnect=math.inf if reconnect is None else reconnect,
+                ),
                 vocals=vocals,
                 music=music,
-                separator_options={} if profile is None else {"profile": profile},
+                separator_options=common.separator_options(profile, provider),
                 tap=False,
             )
         ) as stream,
     ):
+        common.offer_another(stream.info)
+        for name, level in by_stem.items():
+            stream.set(name, level)
         if not full_level and (why := feedback(stream.device)):
             vocals, music = min(vocals, _SAFE_START_DB), min(music, _SAFE_START_DB)
             stream.set("vocals", vocals)
             stream.set("music", music)
+            for name, level in by_stem.items():
+                stream.set(name, min(level, _SAFE_START_DB))
             common.complain(
                 f"{stream.device}: {why}, which can howl; starting at {_SAFE_START_DB:.0f} dB. "
                 "Use headphones or another --input or --output, and then --full-level"
@@ -161,16 +193,36 @@ def _device(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
 
 
-def _null_backend(input: str | None, output: str | None) -> Any:
-    """The null device, if that is what was asked for: silence in, nothing out, by the clock."""
-    sides = [side for side in (input, output) if side is not None]
-    if "null" not in sides:
-        return None
-    if any(side != "null" for side in sides):
-        raise UsageError("the null device stands alone: give it as input and output")
-    from realtime_sep.io.null import NullSpec
+def _is_jack(api: str | None) -> bool:
+    return api is not None and api.lower() == "jack"
 
-    return NullSpec()
+
+def _backend(
+    input: str | None, output: str | None, latency: Literal["low", "high"] | float, api: str | None
+) -> DeviceSpec | None:
+    """What to open; None: a pair of PortAudio's devices, in whichever host API."""
+    sides = [side for side in (input, output) if side is not None]
+    if "null" in sides:  # silence in, nothing out, by the clock
+        if any(side != "null" for side in sides):
+            raise UsageError("the null device stands alone: give it as input and output")
+        from realtime_sep.io.null import NullSpec
+
+        return NullSpec()
+    if api is None:
+        return None
+    if _is_jack(api):
+        from realtime_sep.io.jack import JackSpec
+
+        return JackSpec(input, output)
+    if api.lower() == "pyaudio":
+        from realtime_sep.io.pyaudio import PyAudioSpec
+
+        if latency != "low":
+            raise UsageError("PyAudio knows no --latency: it always asks for low buffers")
+        return PyAudioSpec(_device(input), _device(output))
+    from realtime_sep.io.portaudio import PortAudioSpec
+
+    return PortAudioSpec(_device(input), _device(output), latency, api)
 
 
 def feedback(description: str) -> str:
@@ -180,7 +232,7 @@ def feedback(description: str) -> str:
     """
     source, arrow, sink = (part.strip() for part in description.lower().partition("▶"))
     sink = sink.rpartition(" (")[0] or sink
-    if not arrow or "(jack audio" in description.lower() or source == "jack":
+    if not arrow or "(jack" in description.lower() or source == "jack":
         return ""  # the null device; or JACK, where people see what they connect
     if "monitor" in source:
         if sink in ("pulse", "default"):
@@ -287,7 +339,13 @@ def _keys(wanted: bool) -> AbstractContextManager[Callable[[], str]]:
 @contextmanager
 def _display(stream: Stream, faders: Faders | None, visible: bool) -> Iterator[Callable[[], None]]:
     if not visible:
-        yield lambda: None
+        from realtime_sep.cli.common import complain
+
+        def tell() -> None:
+            for notice in stream.notices():
+                complain(notice)
+
+        yield tell
         return
     from rich.live import Live
 
@@ -327,7 +385,8 @@ def _panel(
     counters = Text(
         f"{stats.elapsed:7.1f} s   load {100 * stats.load:4.1f} %   "
         f"worker p99 {1e3 * stats.worker_p99:.2f} of {1e3 * stats.hop / stats.samplerate:.1f} ms   "
-        f"late {stats.late_blocks}   xruns {stats.xruns}   loudness {loudness}"
+        f"late {stats.late_blocks}   xruns {stats.xruns}   reopens {stats.reopens}   "
+        f"loudness {loudness}"
     )
     foot = [] if faders is None else [Text(f"{faders}   {faders.HINT}", style="dim")]
     return Group(
@@ -404,6 +463,7 @@ def summary_table(
         "load of a core": f"{100 * stats.load:.1f} %",
         "late blocks": str(stats.late_blocks),
         "xruns": str(stats.xruns),
+        **({"reopens": str(stats.reopens)} if stats.reopens else {}),
         "real-time priority": "yes" if stats.realtime else "no (see: realtime-sep doctor)",
     }
     if stats.bad_hops or stats.bad_input:

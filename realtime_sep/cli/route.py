@@ -21,6 +21,7 @@ from realtime_sep.cli.options import (
     Model,
     Music,
     Profile,
+    Reconnect,
     Seconds,
     Vocals,
 )
@@ -75,6 +76,7 @@ def route(
     music: Music = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
+    reconnect: Reconnect = None,
     seconds: Seconds = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="No meters; print one JSON object at the end.")
@@ -102,6 +104,7 @@ def route(
         0.0 if music is None else music,
         blocksize,
         latency,
+        math.inf if reconnect is None else reconnect,
         seconds,
         as_json,
     )
@@ -123,6 +126,7 @@ class _Session:
     music: float
     blocksize: int
     latency: str
+    reconnect: float
     seconds: float | None
     as_json: bool
 
@@ -142,7 +146,7 @@ class _Session:
             input=input,
             output=output,
             latency=validate_latency(self.latency),
-            config=StreamConfig(blocksize=self.blocksize),
+            config=StreamConfig(blocksize=self.blocksize, reconnect=self.reconnect),
             vocals=self.vocals,
             music=self.music,
             separator_options={} if self.profile is None else {"profile": self.profile},

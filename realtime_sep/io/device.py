@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
@@ -14,31 +15,37 @@ class Device(Protocol):
     Attributes:
         description: for people.
         samplerate: Hz.
-        in_channels, out_channels: of the device; 0 where it has none.
+        in_channels: of the device; 0 where it has none.
         blocks: every block size that it may use.
         latency: frames in the device's own buffers as the host reports them; 0 if unknown.
         paced: whether a clock drives the callbacks, so that their absence means trouble.
+        silence_hint: what it may mean that the input is nothing but zeros, for people; "": nothing.
     """
 
     description: str
     samplerate: int
     in_channels: int
-    out_channels: int
     blocks: tuple[int, ...]
     latency: int
     paced: bool
+    silence_hint: str
 
-    def start(self, bridge: Bridge, ring: Ring) -> None:
-        """Let audio flow through the bridge; `ring` is its input ring."""
+    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str]) -> None:
+        """Let audio flow through the bridge.
+
+        Args:
+            ring: the bridge's input ring.
+            buses: names of what goes out, as many channels each as `StreamConfig.channels`.
+        """
         ...
 
     def stop(self) -> None:
-        """Stop at once; returns when no callback runs any more."""
+        """Stop at once; returns when no callback runs any more, or can do no harm."""
         ...
 
     @property
-    def active(self) -> bool:
-        """Whether callbacks are to be expected."""
+    def trouble(self) -> str:
+        """Why it cannot go on as it was opened, in a few words; "" as long as it can."""
         ...
 
     @property
@@ -55,10 +62,15 @@ class Device(Protocol):
 class DeviceSpec(Protocol):
     """What to open: small, picklable, made before anything is opened."""
 
-    def open(self, config: StreamConfig) -> Device:
+    def open(self, config: StreamConfig, before: Any = None) -> Device:
         """Settle the device's properties.
 
+        Args:
+            before: the stopped device that was opened by this and has gone; what there is on the
+                machine must then be looked at again.
+
         Raises:
-            DeviceError: there is no such device, or it cannot do what is asked.
+            SampleRateError: it is there, but does not run at the rate that is asked for.
+            DeviceError, UsageError: there is no such device, or it cannot do what is asked.
         """
         ...

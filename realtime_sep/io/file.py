@@ -213,17 +213,7 @@ class AudioReader:
                 f"{self.path}: its sample rate changes midway from {self.samplerate} to "
                 f"{frame.sample_rate} Hz; convert it first"
             )
-        layout = _names(frame.layout)
-        raw = frame.to_ndarray()
-        raw = raw.T if frame.format.is_planar else raw.reshape(-1, len(layout))
-        samples: Float32
-        if raw.dtype.kind == "u":
-            samples = (raw.astype(np.float32) - np.float32(128)) / np.float32(128)
-        elif raw.dtype.kind == "i":
-            samples = raw.astype(np.float32) * np.float32(_SCALE[raw.dtype.str[1:]])
-        else:
-            samples = raw.astype(np.float32, copy=False)
-        return samples if len(layout) == self.channels else samples @ downmix(layout, self.channels)
+        return frame_samples(frame, self.channels)
 
     def close(self) -> None:
         self._container.close()
@@ -243,6 +233,21 @@ def read_audio(path: str | os.PathLike[str], channels: int | None = None) -> tup
     """
     with AudioReader(path, channels) as reader:
         return np.concatenate(list(reader.blocks(1 << 16))), reader.samplerate
+
+
+def frame_samples(frame: av.AudioFrame, channels: int) -> Float32:
+    """A decoder's frame as float32 `(frames, channels)` with full scale at ±1 (see `downmix`)."""
+    layout = _names(frame.layout)
+    raw = frame.to_ndarray()
+    raw = raw.T if frame.format.is_planar else raw.reshape(-1, len(layout))
+    samples: Float32
+    if raw.dtype.kind == "u":
+        samples = (raw.astype(np.float32) - np.float32(128)) / np.float32(128)
+    elif raw.dtype.kind == "i":
+        samples = raw.astype(np.float32) * np.float32(_SCALE[raw.dtype.str[1:]])
+    else:
+        samples = raw.astype(np.float32, copy=False)
+    return samples if len(layout) == channels else samples @ downmix(layout, channels)
 
 
 def _names(layout: av.AudioLayout) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ class NullSpec:
     blocks: tuple[int, ...] | None = None
     priority: int | None = None
 
-    def open(self, config: StreamConfig) -> NullDevice:
+    def open(self, config: StreamConfig, before: object = None) -> NullDevice:
         return NullDevice(self, config)
 
 
@@ -44,6 +45,7 @@ class NullDevice:
     """See `realtime_sep.io.device.Device`."""
 
     latency = 0
+    trouble = silence_hint = ""
 
     def __init__(self, spec: NullSpec, config: StreamConfig) -> None:
         source = spec.source
@@ -53,7 +55,6 @@ class NullDevice:
         self._source = None if source is None else np.ascontiguousarray(source)
         self.samplerate = config.samplerate or 48000
         self.in_channels = 2 if source is None else source.shape[1]
-        self.out_channels = config.channels * len(config.outputs)
         self.blocks: tuple[int, ...] = spec.blocks or (config.blocksize,)
         self.paced = spec.clocked
         pace = "clocked" if spec.clocked else "free-running"
@@ -66,17 +67,18 @@ class NullDevice:
         self._device: native.NullDevice | None = None
         self._captured: Float32 | None = None
 
-    def start(self, bridge: Bridge, ring: Ring) -> None:
+    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+        out_channels = bridge.config.out_channels
         frames = self._frames
         if frames is None and self._source is not None and not self._spec.loop:
             frames = len(self._source) + bridge.config.latency
         if self._spec.capture:
             assert frames is not None
-            self._captured = np.zeros((frames, self.out_channels), np.float32)
+            self._captured = np.zeros((frames, out_channels), np.float32)
         config = native.NullConfig(
             samplerate=self.samplerate,
             in_channels=self.in_channels,
-            out_channels=self.out_channels,
+            out_channels=out_channels,
             blocks=self.blocks,
             source=self._source,
             loop=self._spec.loop,
@@ -91,10 +93,6 @@ class NullDevice:
     def stop(self) -> None:
         if self._device is not None:
             self._device.stop()
-
-    @property
-    def active(self) -> bool:
-        return self._device is not None and self._device.running
 
     @property
     def finished(self) -> bool:

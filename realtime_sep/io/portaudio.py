@@ -1,4 +1,4 @@
-"""Sound cards, JACK, ALSA, Core Audio, WASAPI, ... through PortAudio, with the callback in C.
+"""Sound cards, ALSA, Core Audio, WASAPI, ... through PortAudio, with the callback in C.
 
 python-sounddevice carries PortAudio and its constants; its `_StreamBase` is documented for library
 authors and lets a C function be the callback, which is what keeps Python out of the audio thread.
@@ -13,16 +13,21 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from math import ceil
 from typing import Any, Literal
 
-from realtime_sep.errors import DeviceError, UsageError, unknown
-from realtime_sep.io import jack, pulse
+from realtime_sep.errors import DeviceError, SampleRateError, UsageError
+from realtime_sep.io import jack
+from realtime_sep.io.device import Device
+from realtime_sep.io.ends import DeviceName, Ends, Listing
+from realtime_sep.io.jack import JackDevice, JackSpec
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
 
@@ -32,28 +37,66 @@ _CLOSE_TIMEOUT = 1.0
 _START_TIMEOUT = 2.5
 #: PortAudio's thread may give up while such a sink wakes; the next one finds it awake.
 _START_ATTEMPTS = 3
-#: Seconds that "low" means behind a sound server: PortAudio's 9 ms are less than the server's own
-#: rhythm, and ran dry several times a second on a busy machine.
-_SERVER_LOW = 0.02
+#: PortAudio's number for a sample rate that a device does not have.
+_WRONG_RATE = -9997
+_GONE = "the device, or its audio server, is gone"
 
-DeviceName = int | str | None
+#: What keeps libjack from finding a server; the second is for PipeWire's.
+_NO_JACK = {"JACK_DEFAULT_SERVER": "none", "JACK_NO_START_SERVER": "1", "PIPEWIRE_NOJACK": "1"}
+
+#: Threads that close streams whose server does not answer.
+_closing: set[threading.Thread] = set()
 
 
-def load() -> Any:
+def load(anew: bool = False, jack: bool = False) -> Any:
     """The sounddevice module.
+
+    Args:
+        anew: let PortAudio look for devices again, which it does only when it is initialised; no
+            stream of this process may be open.  Waits, for ever if need be, for those that close.
+        jack: let it also look for a JACK server.  Only to ask what there is: once such a server has
+            died, PortAudio neither closes a stream nor ends, but aborts the process.
 
     Raises:
         DeviceError: PortAudio is not installed.
     """
-    try:
-        with _QuietStderr():
-            import sounddevice
-    except OSError as error:
-        raise DeviceError(
-            f"PortAudio cannot be loaded ({error}); on Debian/Ubuntu: apt install libportaudio2"
-        ) from error
+    known: Any = sys.modules.get("sounddevice")
+    with _quiet_stderr() if jack else quiet():
+        if known is None:
+            try:
+                known = import_module("sounddevice")
+            except OSError as error:
+                raise DeviceError(
+                    f"PortAudio cannot be loaded ({error}); "
+                    "on Debian/Ubuntu: apt install libportaudio2"
+                ) from error
+        elif anew or not known._initialized:
+            for thread in list(_closing):
+                thread.join()
+            unload(known)
+            known._initialize()
     _hush_alsa()
-    return sounddevice
+    return known
+
+
+def unload(sounddevice: Any) -> None:
+    """Let PortAudio forget everything, until it is loaded anew."""
+    while sounddevice._initialized:
+        sounddevice._terminate()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _hush_alsa() -> None:
@@ -66,18 +109,27 @@ def _hush_alsa() -> None:
         alsa.snd_lib_error_set_handler(nothing)
 
 
-class _QuietStderr:
-    """Host APIs write their probing to file descriptor 2, from C; nobody wants to read it."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While PortAudio is initialised, for whoever does it: without JACK, and without a word.
 
-    def __enter__(self) -> None:
-        self._saved = os.dup(2)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
+    Host APIs write their probing to file descriptor 2, from C; nobody wants to read it.
+    """
+    with _environment(_NO_JACK), _quiet_stderr():
+        yield
 
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @dataclass(frozen=True)
@@ -87,7 +139,8 @@ class PortAudioSpec:
     Attributes:
         input, output: index, or part of a name (case does not matter; "name, host api" too), or
             None for the default (in the host API of the other one).  On Linux also a PulseAudio or
-            PipeWire source, monitor or sink, by its name or description.
+            PipeWire source, monitor or sink, by its name or description, and a JACK client, which
+            `realtime_sep.io.jack` then opens.
         latency: "low", "high", or seconds, for each of the device's own buffers.
         api: host API to look in ("JACK", "ALSA", ...); None: any.
     """
@@ -97,147 +150,83 @@ class PortAudioSpec:
     latency: Literal["low", "high"] | float = "low"
     api: str | None = None
 
-    def open(self, config: StreamConfig) -> PortAudioDevice:
-        return PortAudioDevice(self, config)
+    def open(self, config: StreamConfig, before: Any = None) -> Device:
+        if isinstance(before, JackDevice):
+            return before.spec.open(config, before)
+        sounddevice = load(anew=before is not None)
+        try:
+            ends = self._ends(sounddevice)
+        except (UsageError, DeviceError):
+            if not jack.running():
+                raise
+            ends = self._ends(load(anew=True, jack=True))
+        if "JACK" in ends.api:
+            unload(sounddevice)
+            return JackSpec(ends.input["name"], ends.output["name"]).open(config)
+        return PortAudioDevice(sounddevice, ends, config)
+
+    def _ends(self, sounddevice: Any) -> Ends:
+        return Ends(listing(sounddevice), self.input, self.output, self.api, self.latency)
+
+
+def listing(sounddevice: Any) -> Listing:
+    """What PortAudio sees now."""
+    defaults = sounddevice.default.device
+    return Listing(
+        sounddevice.query_devices(),
+        sounddevice.query_hostapis(),
+        (defaults["input"], defaults["output"]),
+    )
 
 
 class PortAudioDevice:
     """See `realtime_sep.io.device.Device`."""
 
     captured: Float32 | None = None
+    finished = False
     paced = True
 
-    def __init__(self, spec: PortAudioSpec, config: StreamConfig) -> None:
-        self._spec = spec
-        self._route = pulse.resolve(spec.input, spec.output) if spec.api is None else None
-        self._sd = load()
-        self._in, self._out = self._find_pair()
-        self.in_channels = min(config.channels, int(self._in["max_input_channels"]))
-        self.out_channels = config.channels * len(config.outputs)
-        if self.out_channels > self._out["max_output_channels"]:
-            raise DeviceError(
-                f"output device {self._out['name']!r} has {self._out['max_output_channels']} "
-                f"channels, the buses {', '.join(config.outputs)} need {self.out_channels}"
-            )
-        api = self._api(self._out)
-        behind_server = "ALSA" in api and "hw:" not in self._out["name"]
-        self._buffers = _SERVER_LOW if behind_server and spec.latency == "low" else spec.latency
-        self.samplerate = int(config.samplerate or self._preferred_rate(behind_server))
+    def __init__(self, sounddevice: Any, ends: Ends, config: StreamConfig) -> None:
+        self._sd, self._ends = sounddevice, ends
+        self.in_channels, self._out_channels = ends.channels(config)
+        self.samplerate = config.samplerate or ends.samplerate
         self.latency = 0
-        routed = {} if self._route is None else self._route.endpoints
-        source = routed["input"].description if "input" in routed else self._in["name"]
-        sink = routed["output"].description if "output" in routed else self._out["name"]
-        self.description = f"{source} ▶ {sink} ({api}, {self.samplerate} Hz)"
+        self.description = ends.describe(self.samplerate)
+        self.silence_hint = silence_hint(sys.platform)
+        self._blocksize = config.blocksize
+        self.blocks: tuple[int, ...] = (config.blocksize,)
         self._stream: Any = None
-
-        period = jack.period() if "JACK" in api else None
-        self._blocksize = 0 if period else config.blocksize  # 0: as the host has them
-        self.blocks: tuple[int, ...] = (period or config.blocksize,)
+        self._bridge: Any = None
         with self._opening():
             self._sd.check_input_settings(
-                self._in["index"], self.in_channels, "float32", samplerate=self.samplerate
+                ends.input["index"], self.in_channels, "float32", samplerate=self.samplerate
             )
             self._sd.check_output_settings(
-                self._out["index"], self.out_channels, "float32", samplerate=self.samplerate
+                ends.output["index"], self._out_channels, "float32", samplerate=self.samplerate
             )
-            if behind_server:
+            if ends.behind_server:
                 self.blocks = (config.blocksize, self._burst())
-
-    def _preferred_rate(self, behind_server: bool) -> float:
-        if self._route is not None:
-            return self._route.samplerate
-        if behind_server:  # ALSA's plugins take any rate; the server's own needs no resampling
-            for endpoint in pulse.endpoints():
-                if endpoint.kind == "output" and endpoint.default:
-                    return endpoint.samplerate
-        return float(self._out["default_samplerate"])
-
-    def _find_pair(self) -> tuple[Any, Any]:
-        """Input and output of one host API: PortAudio opens no other pairs."""
-        spec, route = self._spec, self._route
-        wanted_in, wanted_out = (
-            (spec.input, spec.output) if route is None else (route.input, route.output)
-        )
-        if wanted_in is None and wanted_out is not None:
-            out = self._find(wanted_out, "output", spec.api)
-            return self._find(None, "input", self._api(out)), out
-        source = self._find(wanted_in, "input", spec.api)
-        named = wanted_in is not None and wanted_out is None
-        sink = self._find(wanted_out, "output", self._api(source) if named else spec.api)
-        if source["hostapi"] != sink["hostapi"]:
-            raise DeviceError(
-                f"{source['name']!r} ({self._api(source)}) and {sink['name']!r} "
-                f"({self._api(sink)}) do not go together; choose both from one host API"
-            )
-        return source, sink
-
-    def _api(self, device: Any) -> str:
-        return str(self._sd.query_hostapis(device["hostapi"])["name"])
-
-    def _find(self, name: DeviceName, kind: Literal["input", "output"], api: str | None) -> Any:
-        sd = self._sd
-        devices = [d for d in sd.query_devices() if d[f"max_{kind}_channels"] > 0]
-        if api is not None:
-            apis = sd.query_hostapis()
-            index = next((i for i, a in enumerate(apis) if api.lower() in a["name"].lower()), None)
-            if index is None:
-                raise unknown("host API", api, [a["name"] for a in apis])
-            devices = [d for d in devices if d["hostapi"] == index]
-            if name is None:
-                name = apis[index][f"default_{kind}_device"]
-        if isinstance(name, str) and "monitor" in name.lower() and not pulse.endpoints():
-            raise DeviceError(
-                f"no PulseAudio or PipeWire server answers that could have {name!r}; "
-                "start one: systemctl --user start pipewire-pulse"
-            )
-        if not devices:
-            raise DeviceError(
-                f"there is no {kind} device; plug one in or start an audio server, "
-                "then look with: realtime-sep devices"
-            )
-        if name is None:
-            name = sd.default.device[kind]
-        if name == -1:
-            return devices[0]
-        if isinstance(name, int):
-            found = [d for d in devices if d["index"] == name]
-        else:
-            lower = name.lower()
-            found = [d for d in devices if d["name"].lower() == lower] or [
-                d for d in devices if lower in f"{d['name']}, {self._api(d)}".lower()
-            ]
-        if not found and self._route is not None and name == "pulse":
-            raise DeviceError(
-                "PortAudio reaches PulseAudio and PipeWire through ALSA's pulse device, which is "
-                "missing; on Debian/Ubuntu: apt install libasound2-plugins"
-            )
-        if not found:
-            names = [d["name"] for d in devices]
-            names += [e.description for e in pulse.endpoints() if e.kind == kind]
-            raise unknown(f"{kind} device", str(name), names)
-        return found[0]
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
         """What PortAudio needs, and what it says, while devices are opened."""
-        with ExitStack() as stack:
-            if self._route is not None:
-                stack.enter_context(self._route.in_force())
-            try:
+        try:
+            with self._ends.opening():
                 yield
-            except self._sd.PortAudioError as error:
-                self.stop()
-                raise DeviceError(f"{self.description}: {_reason(error)}") from error
+        except self._sd.PortAudioError as error:
+            self.stop()
+            kind = SampleRateError if _WRONG_RATE in error.args else DeviceError
+            raise kind(f"{self.description}: {_reason(error)}") from error
 
     def _open(self, **callback: Any) -> Any:
         return self._sd._StreamBase(
             kind="duplex",
             samplerate=self.samplerate,
             blocksize=self._blocksize,
-            device=(self._in["index"], self._out["index"]),
-            channels=(self.in_channels, self.out_channels),
+            device=(self._ends.input["index"], self._ends.output["index"]),
+            channels=(self.in_channels, self._out_channels),
             dtype="float32",
-            latency=self._buffers,
+            latency=self._ends.buffers,
             clip_off=True,
             dither_off=True,
             wrap_callback=None,
@@ -255,7 +244,8 @@ class PortAudioDevice:
         probe.close()
         return max(1, blocks) * self._blocksize
 
-    def start(self, bridge: Bridge, ring: Ring) -> None:
+    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+        self._bridge = bridge
         ffi = self._sd._ffi
         for _ in range(_START_ATTEMPTS):
             before = bridge.stats().callbacks
@@ -266,9 +256,10 @@ class PortAudioDevice:
                 )
                 self._stream.start()
             deadline = time.monotonic() + _START_TIMEOUT
-            while self.active and time.monotonic() < deadline:
+            while not self.trouble and time.monotonic() < deadline:
                 if bridge.stats().callbacks > before:
                     self._note_latency()
+                    self._ends.watch.start()
                     return
                 time.sleep(0.005)
             self.stop()
@@ -284,33 +275,42 @@ class PortAudioDevice:
         self.latency = round(total * self.samplerate)
 
     def stop(self) -> None:
+        self._ends.watch.close()
         stream, self._stream = self._stream, None
         if stream is None:
             return
 
-        def close() -> None:
+        def close(bridge: Bridge = self._bridge) -> None:  # which is there until no one calls it
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
+            _closing.discard(threading.current_thread())
 
         # A server that died can keep PortAudio waiting for ever, here and again at exit.
         closing = threading.Thread(target=close, name="realtime_sep close", daemon=True)
+        _closing.add(closing)
         closing.start()
         closing.join(_CLOSE_TIMEOUT)
         if closing.is_alive():
             atexit.unregister(self._sd._exit_handler)
 
     @property
-    def active(self) -> bool:
-        if self._stream is None:
-            return False
+    def trouble(self) -> str:
         try:
-            return bool(self._stream.active)
+            if self._stream is None or not self._stream.active:
+                return _GONE
         except self._sd.PortAudioError:
-            return False
+            return _GONE
+        return self._ends.watch.lost
 
-    @property
-    def finished(self) -> bool:
-        return False
+
+def silence_hint(platform: str) -> str:
+    """What it may mean on `platform` (as `sys.platform`) that an input is silent; "" if nothing."""
+    if platform != "darwin":
+        return ""
+    return (
+        "the input is silent: allow this terminal to use the microphone in System Settings > "
+        "Privacy & Security > Microphone, then start again"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -148,6 +148,64 @@ def resolve(source: int | str | None, sink: int | str | None) -> Route | None:
     )
 
 
+class Watch:
+    """Notices when sources or sinks go away.
+
+    A server moves the streams that are on them elsewhere, where they play on: nothing else tells.
+    The thread sleeps until the server has something to say about its devices.
+
+    Args:
+        endpoints: to be watched; none, and it does nothing.
+
+    Attributes:
+        lost: what has gone, for people; "" as long as all are there.
+    """
+
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self.lost = ""
+        self._names = {e.name: e.description for e in endpoints}
+        self._server: Any = None
+        self._thread = threading.Thread(target=self._listen, name="realtime_sep pulse", daemon=True)
+
+    def start(self) -> None:
+        if self._names and not self._thread.is_alive():
+            self._thread.start()
+
+    def close(self) -> None:
+        server, tries = self._server, 100
+        while server is not None and self._thread.is_alive() and (tries := tries - 1):
+            server.event_listen_stop()  # unheard by a thread that does not listen yet
+            self._thread.join(0.01)
+
+    def _listen(self) -> None:
+        try:
+            import pulsectl
+
+            with pulsectl.Pulse("realtime-sep watch", connect=False) as server:
+                server.connect(timeout=_PATIENCE)
+                there = [("source", s) for s in server.source_list()]
+                there += [("sink", s) for s in server.sink_list()]
+                watched = [
+                    (kind, device.index, self._names[device.name])
+                    for kind, device in there
+                    if device.name in self._names
+                ]
+
+                def note(event: Any) -> None:
+                    for kind, index, name in watched:
+                        if event.t == "remove" and event.facility == kind and event.index == index:
+                            self.lost = f"{name} has gone"
+
+                server.event_mask_set("source", "sink")
+                server.event_callback_set(note)
+                if len(watched) < len(self._names):
+                    self.lost = "a device has gone"
+                self._server = server
+                server.event_listen()
+        except Exception:  # a server that dies takes the stream with it, which is noticed anyway
+            return
+
+
 def _match(wanted: str, known: list[Endpoint]) -> Endpoint | None:
     """The endpoint with this name or description, or the only one that contains it."""
     lower = wanted.lower()

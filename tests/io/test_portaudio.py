@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 from realtime_sep.errors import DeviceError, UsageError
-from realtime_sep.io import portaudio
-from realtime_sep.io.portaudio import PortAudioDevice, PortAudioSpec, validate_latency
+from realtime_sep.io import ends, portaudio
+from realtime_sep.io.ends import Ends
+from realtime_sep.io.jack import JackSpec
+from realtime_sep.io.portaudio import PortAudioDevice, PortAudioSpec, listing, validate_latency
+from realtime_sep.io.pulse import Endpoint
 from realtime_sep.native import Bridge, BridgeConfig, Ring, Wake
 from realtime_sep.types import StreamConfig
 
@@ -46,7 +49,9 @@ def test_stream_base_has_what_we_use(sd: Any) -> None:
         assert "ignore_errors" in inspect.signature(getattr(sd._StreamBase, method)).parameters
     for name in ("active", "latency"):
         assert isinstance(getattr(sd._StreamBase, name), property)
-    assert callable(sd._exit_handler)
+    for method in ("_exit_handler", "_initialize", "_terminate"):
+        assert callable(getattr(sd, method))
+    assert sd._initialized >= 1
     for name in ("query_devices", "query_hostapis", "check_input_settings"):
         assert callable(getattr(sd, name))
     assert callable(sd.check_output_settings)
@@ -84,7 +89,7 @@ def test_pointers_of_another_ffi_can_be_given(sd: Any) -> None:
 
 
 def test_a_quiet_standard_error_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
-    with portaudio._QuietStderr():
+    with portaudio.quiet():
         os.write(2, b"from C")
     os.write(2, b"ours")
     assert capfd.readouterr().err == "ours"
@@ -128,6 +133,7 @@ class FakePortAudio:
     def __init__(self) -> None:
         self.default = type("default", (), {"device": {"input": 0, "output": 0}})
         self.opened: list[dict[str, Any]] = []
+        self._initialized = 1
 
     def query_devices(self) -> list[dict[str, Any]]:
         return [
@@ -153,59 +159,87 @@ class FakePortAudio:
         self.opened.append(arguments)
         return type("stream", (), {"latency": (0.02, 0.03), "close": lambda self: None})()
 
+    def _terminate(self) -> None:
+        self._initialized -= 1
+
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> FakePortAudio:
     fake = FakePortAudio()
-    monkeypatch.setattr(portaudio, "load", lambda: fake)
-    monkeypatch.setattr(portaudio.pulse, "endpoints", list)
-    monkeypatch.setattr(portaudio.jack, "period", lambda: 128)
+    monkeypatch.setattr(portaudio, "load", lambda **_: fake)
+    monkeypatch.setattr(ends.pulse, "endpoints", list)
+    monkeypatch.setattr(portaudio.jack, "running", lambda: False)
     return fake
 
 
+def chosen(machine: FakePortAudio, spec: PortAudioSpec) -> Ends:
+    return Ends(listing(machine), spec.input, spec.output, spec.api, spec.latency)
+
+
 def test_hardware_keeps_its_blocks(machine: FakePortAudio) -> None:
-    device = PortAudioDevice(PortAudioSpec(), StreamConfig(blocksize=256))
+    device = PortAudioSpec().open(StreamConfig(blocksize=256))
+    assert isinstance(device, PortAudioDevice)
     assert device.blocks == (256,)
     assert device.samplerate == 44100
     assert not machine.opened
 
 
 def test_a_server_behind_alsa_comes_in_bursts(machine: FakePortAudio) -> None:
-    device = PortAudioDevice(PortAudioSpec("pulse", "pulse"), StreamConfig(blocksize=256))
+    device = PortAudioSpec("pulse", "pulse").open(StreamConfig(blocksize=256))
     assert device.blocks == (256, 1024)  # 20 ms of capture buffer, in whole blocks
     assert machine.opened[0]["latency"] == 0.02
 
 
-def test_jack_decides_the_block(machine: FakePortAudio) -> None:
-    device = PortAudioDevice(PortAudioSpec("player"), StreamConfig(blocksize=256))
-    assert device.blocks == (128,)
-    assert device.samplerate == 96000
-    assert device.description.startswith("player ▶ system (JACK")  # the default beside "player"
+def test_jack_is_opened_without_portaudio(
+    machine: FakePortAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Spec(JackSpec):
+        def open(self, config: StreamConfig, before: object = None) -> Any:
+            asked.append((self.input, self.output))
+
+    monkeypatch.setattr(portaudio, "JackSpec", Spec)
+    PortAudioSpec("player").open(StreamConfig())
+    assert asked == [("player", "system")]  # the default beside it
+    assert machine._initialized == 0, "PortAudio must not be a client when the server dies"
+    assert not machine.opened
 
 
 def test_the_default_beside_a_named_output(machine: FakePortAudio) -> None:
-    device = PortAudioDevice(PortAudioSpec(output="system"), StreamConfig())
-    assert device.description.startswith("system ▶ system")
+    found = chosen(machine, PortAudioSpec(output="system"))
+    assert (found.input["name"], found.output["name"]) == ("system", "system")
 
 
 def test_name_with_host_api(machine: FakePortAudio) -> None:
-    device = PortAudioDevice(PortAudioSpec("system, jack", "system, jack"), StreamConfig())
-    assert "JACK" in device.description
+    assert "JACK" in chosen(machine, PortAudioSpec("system, jack", "system, jack")).api
 
 
 def test_pairs_of_two_host_apis_are_refused(machine: FakePortAudio) -> None:
     with pytest.raises(DeviceError, match=r"player.*JACK.*HDA.*ALSA.*one host API"):
-        PortAudioDevice(PortAudioSpec("player", "HDA"), StreamConfig())
+        PortAudioSpec("player", "HDA").open(StreamConfig())
 
 
 def test_unknown_names_are_suggested(machine: FakePortAudio) -> None:
     with pytest.raises(UsageError, match="did you mean 'player'"):
-        PortAudioDevice(PortAudioSpec("palyer", "system"), StreamConfig())
+        PortAudioSpec("palyer", "system").open(StreamConfig())
     with pytest.raises(UsageError, match="host API"):
-        PortAudioDevice(PortAudioSpec(api="ASIO"), StreamConfig())
+        PortAudioSpec(api="ASIO").open(StreamConfig())
 
 
 def test_buses_that_do_not_fit(machine: FakePortAudio) -> None:
-    config = StreamConfig(outputs=("mix", "vocals"))
     with pytest.raises(DeviceError, match=r"2 channels.*need 4"):
-        PortAudioDevice(PortAudioSpec(), config)
+        PortAudioSpec().open(StreamConfig(outputs=("mix", "vocals")))
+    with pytest.raises(UsageError, match="named ports"):
+        PortAudioSpec().open(StreamConfig(outputs=("mix", "*")))
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_without_alsas_way_to_the_server_the_error_says_so(
+    machine: FakePortAudio, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    endpoint = Endpoint("sink", "Sink", kind, 48000, 2, False, True, False)  # type: ignore[arg-type]
+    monkeypatch.setattr(ends.pulse, "endpoints", lambda: [endpoint])
+    monkeypatch.setattr(machine, "DEVICES", machine.DEVICES[:1])
+    with pytest.raises(DeviceError, match="libasound2-plugins"):
+        PortAudioSpec(**{kind: "Sink"}).open(StreamConfig())

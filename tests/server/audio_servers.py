@@ -225,10 +225,15 @@ class JackServer(Server):
         self._killed = True
         self.process.kill()
 
+    def restart(self, samplerate: int | None = None, period: int | None = None) -> None:
+        """After `kill`; returns when it answers."""
+        self.samplerate, self.period = samplerate or self.samplerate, period or self.period
+        self._killed = False
+        self._start("-R")
+
     def stop(self) -> None:
         if self._killed:  # see `name`
-            self._killed = False
-            self._start("-R")
+            self.restart()
         super().stop()
 
 
@@ -247,6 +252,7 @@ class PulseServer(Server):
             "PULSE_COOKIE": str(directory / "cookie"),
             "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null",
         }
+        self._directory, self._sinks = directory, list(sinks)
         arguments = ["pulseaudio", "-n", "--fail=yes", "--daemonize=no", "--use-pid-file=no"]
         arguments += ["--exit-idle-time=-1", "--disable-shm=yes", "--realtime=yes"]
         arguments += ["-L", f"module-native-protocol-unix socket={socket} auth-anonymous=1"]
@@ -256,23 +262,31 @@ class PulseServer(Server):
                 f"module-null-sink sink_name={name} rate={samplerate} channels=2 format=float32le "
                 f"sink_properties=\"device.description='{description}'\"",
             ]
-        self.process = Process(arguments, directory / "pulseaudio.log", self.environment)
-        self._pins: list[Process] = []
+        self._arguments = arguments
+        self._pins: dict[str, Process] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Also after `kill`; returns when it answers."""
+        log = self._directory / "pulseaudio.log"
+        self.process = Process(self._arguments, log, self.environment)
         self._await(lambda: self._answers("pactl", "info"), self.process)
-        for name in sinks:  # an idle null sink stalls new streams
-            self._pins.append(
-                Process(
-                    ["pacat", "--latency-msec=10", f"--device={name}", "/dev/zero"],
-                    directory / "pin.log",
-                    self.environment,
-                )
-            )
+        for name in self._sinks:
+            self.pin(name)
+
+    def pin(self, sink: str) -> None:
+        """Keep it awake: an idle null sink stalls new streams."""
+        self._pins[sink] = Process(
+            ["pacat", "--latency-msec=10", f"--device={sink}", "/dev/zero"],
+            self._directory / "pin.log",
+            self.environment,
+        )
 
     def kill(self) -> None:
         self.process.kill()
 
     def stop(self) -> None:
-        for pin in self._pins:
+        for pin in self._pins.values():
             pin.stop()
         super().stop()
 
@@ -292,6 +306,14 @@ class PipeWireServer(Server):
             "PULSE_SERVER": f"unix:{directory}/pulse/native",
             "DBUS_SESSION_BUS_ADDRESS": bus,
         }
+        self._directory, self._sinks, self._bus = directory, sinks, bus
+        self.restart()
+
+    def restart(self) -> None:
+        """Also after `kill`; returns when it answers."""
+        directory, bus = self._directory, self._bus
+        for left in ("bus", "pipewire-0", "pulse/native"):
+            (directory / left).unlink(missing_ok=True)
         self._parts: list[Process] = []
         programs = f"dbus-daemon --session --nofork --nopidfile --address={bus}"
         for command in (programs, "pipewire", "wireplumber", "pipewire-pulse"):
@@ -304,10 +326,10 @@ class PipeWireServer(Server):
             if words[0] == "pipewire":
                 until((directory / "pipewire-0").exists, START_TIMEOUT, "PipeWire")
         self._await(lambda: self._answers("pactl", "info"), self.process)
-        for name, description in sinks.items():
+        for name, description in self._sinks.items():
             self.run(
                 *("pactl", "load-module", "module-null-sink", f"sink_name={name}"),
-                *(f"rate={samplerate}", "channels=2"),
+                *(f"rate={self.samplerate}", "channels=2"),
                 f"sink_properties=\"device.description='{description}'\"",
             )
 

@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from audio_servers import JackServer
 
+from realtime_sep.stream import Stream
 from realtime_sep.types import Float32
+
+#: Times to play again when the machine stalled.
+_ATTEMPTS = 5
 
 try:
     import jack
@@ -36,6 +40,17 @@ class Tape:
         self.lost = 0
         self._client.set_process_callback(self._process)
         self._client.activate()
+
+    def wire(self, client: str, inputs: str = "input", outputs: str = "mix") -> None:
+        """Connect by hand: to the ports `inputs_1`, ... and from `outputs_1`, ... of a client."""
+        for port in self._ins:  # whatever was there before
+            self._client.get_port_by_name(port.name)
+            for other in self._client.get_all_connections(port):
+                self._client.disconnect(other, port)
+        for number, (out, in_) in enumerate(zip(self._outs, self._ins, strict=True), 1):
+            if not self._client.get_all_connections(out):
+                self._client.connect(out, f"{client}:{inputs}_{number}")
+            self._client.connect(f"{client}:{outputs}_{number}", in_)
 
     def _process(self, frames: int) -> None:
         playing, now = self._playing, self._client.last_frame_time
@@ -80,3 +95,22 @@ def lag(recorded: Float32, played: Float32) -> int:
     size = 2 * len(played)
     spectrum = np.fft.rfft(recorded[:, 0], size) * np.conj(np.fft.rfft(played[:, 0], size))
     return int(np.argmax(np.fft.irfft(spectrum)))
+
+
+def assert_exact(tape: Tape, stream: Stream, audio: Float32) -> None:
+    """What the tape plays comes back from the stream to the bit, after its latency and a period.
+
+    A stall of the machine is no reason to fail: then it is played again.
+    """
+    period = stream.latency.deadline
+    delay = period + stream.latency.frames  # the tape hears in one period what left in the last
+    audio = audio[: len(audio) // period * period]
+    for _ in range(_ATTEMPTS):
+        before = stream.stats
+        recorded = tape.run(audio)
+        if np.array_equal(recorded[delay:], audio[: len(audio) - delay]):
+            return
+        after = stream.stats
+        disturbed = tape.lost or after.late_blocks + after.xruns > before.late_blocks + before.xruns
+        assert disturbed, f"lag {lag(recorded, audio)} instead of {delay}, or other samples"
+    pytest.fail("the machine never let it play undisturbed")

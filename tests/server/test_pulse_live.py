@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -31,14 +32,14 @@ ATTEMPTS = 4
 
 
 @contextmanager
-def live(separator: str, vocals: float = 0.0) -> Iterator[Stream]:
+def live(separator: str, vocals: float = 0.0, reconnect: float = math.inf) -> Iterator[Stream]:
     """From what "Music Player" plays to "Loud Speakers"; patient buffers, as machines are busy."""
     with open_stream(
         separator,
         input="Monitor of Music Player",
         output="Loud Speakers",
         latency="high",
-        config=StreamConfig(blocksize=512),
+        config=StreamConfig(blocksize=512, reconnect=reconnect),
         vocals=vocals,
         tap=False,
     ) as stream:
@@ -261,7 +262,7 @@ def test_server_that_hangs_does_not_hang_us(pulse_server: Callable[..., PulseSer
 
 def test_server_killed_is_one_clear_error(pulse_server: Callable[..., PulseServer]) -> None:
     server = pulse_server(SINKS)
-    with live("identity") as stream:
+    with live("identity", reconnect=0) as stream:
         server.kill()
         with pytest.raises(DeviceError, match="Music Player ▶ Loud Speakers"):
             stream.wait(3)

@@ -41,7 +41,8 @@ def test_a_server_that_dies_or_hangs_ends_the_stream(
     jack_server: Callable[..., JackServer], how: signal.Signals
 ) -> None:
     server = jack_server()
-    with open_stream("center", input="system", output="system", tap=False) as stream:
+    config = StreamConfig(reconnect=0)
+    with open_stream("center", input="system", output="system", config=config, tap=False) as stream:
         until(lambda: stream.stats.frames > 24000, 5, "the stream")
         pid = engine_process(stream)
         server.kill() if how is signal.SIGKILL else server.process.send(how)
@@ -64,7 +65,7 @@ def test_command_line_ends_with_one_line(
     server = jack_server()
     command = [sys.executable, "-m", "realtime_sep", "live", "-m", "center", "--json"]
     program = subprocess.Popen(
-        [*command, "-i", "system", "-o", "system"],
+        [*command, "-i", "system", "-o", "system", "--reconnect", "0"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -72,7 +73,9 @@ def test_command_line_ends_with_one_line(
     )
     try:
         until(
-            lambda: "PortAudio:out_0" in server.run("jack_lsp"), 20, "the stream is in the server"
+            lambda: "realtime-sep:mix_1" in server.run("jack_lsp"),
+            20,
+            "the stream is in the server",
         )
         time.sleep(1)
         family = children(program.pid)

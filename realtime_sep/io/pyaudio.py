@@ -1,0 +1,223 @@
+"""Sound cards and servers through PyAudio: blocking streams, pumped by a thread in Python.
+
+A second way to PortAudio, for machines where python-sounddevice has none.  It costs: a block waits
+until it is read as a whole, two blocks wait in the output so that it does not run dry, and the pump
+shares the interpreter lock with the worker.  Whatever of that can be computed is in `latency`.
+
+PyAudio tells of input that was lost only by losing more of it, so only the output counts `xruns`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from realtime_sep import native
+from realtime_sep.errors import DeviceError, SampleRateError
+from realtime_sep.io.ends import DeviceName, Ends, Listing
+from realtime_sep.io.portaudio import quiet, silence_hint
+from realtime_sep.native import Bridge, Ring
+from realtime_sep.types import Float32, StreamConfig
+
+#: Seconds that closing may take before it is left behind.
+_CLOSE_TIMEOUT = 1.0
+#: Blocks of silence in the output when the pump begins: one is played while the next is made.
+_PRIME = 2
+#: Real-time priority of the pump: as JACK gives to its callbacks, above the worker.
+_PRIORITY = 5
+#: PortAudio's number for a sample rate that a device does not have, and its output underflow.
+_WRONG_RATE, _UNDERFLOW = -9997, -9980
+#: Status flag of a callback, for the same.
+_OUTPUT_UNDERFLOW = 0x4
+
+
+@dataclass(frozen=True)
+class PyAudioSpec:
+    """A pair of PyAudio's devices.
+
+    Attributes:
+        input, output, api: as in `realtime_sep.io.portaudio.PortAudioSpec`, but no JACK clients.
+    """
+
+    input: DeviceName = None
+    output: DeviceName = None
+    api: str | None = None
+
+    def open(self, config: StreamConfig, before: Any = None) -> PyAudioDevice:
+        if isinstance(before, PyAudioDevice):
+            before.closed()  # PortAudio looks for devices only when nobody uses it
+        return PyAudioDevice(self, config)
+
+
+def _listing(audio: Any) -> Listing:
+    """What PortAudio sees, as sounddevice would say it."""
+    devices = [audio.get_device_info_by_index(i) for i in range(audio.get_device_count())]
+    apis = [audio.get_host_api_info_by_index(i) for i in range(audio.get_host_api_count())]
+
+    def default(kind: str) -> int:
+        try:
+            return int(getattr(audio, f"get_default_{kind}_device_info")()["index"])
+        except OSError:
+            return -1
+
+    return Listing(
+        [
+            {
+                "index": device["index"],
+                "name": device["name"],
+                "hostapi": device["hostApi"],
+                "max_input_channels": device["maxInputChannels"],
+                "max_output_channels": device["maxOutputChannels"],
+                "default_samplerate": device["defaultSampleRate"],
+            }
+            for device in devices
+        ],
+        [
+            {
+                "name": api["name"],
+                "default_input_device": api["defaultInputDevice"],
+                "default_output_device": api["defaultOutputDevice"],
+            }
+            for api in apis
+        ],
+        (default("input"), default("output")),
+    )
+
+
+class PyAudioDevice:
+    """See `realtime_sep.io.device.Device`."""
+
+    captured: Float32 | None = None
+    finished = False
+    paced = True
+
+    def __init__(self, spec: PyAudioSpec, config: StreamConfig) -> None:
+        try:
+            import pyaudio
+        except ImportError as error:
+            raise DeviceError(
+                f"PyAudio cannot be loaded ({error}); on Debian/Ubuntu: "
+                "apt install portaudio19-dev, then pip install 'realtime-sep[pyaudio]'"
+            ) from error
+        self._format = pyaudio.paFloat32
+        with quiet():
+            self._audio: Any = pyaudio.PyAudio()
+        self._streams: list[Any] = []
+        self._pump: threading.Thread | None = None
+        self._closing: threading.Thread | None = None
+        self._stop = False
+        self._failure = ""
+        self._realtime = config.realtime
+        try:
+            self._ends = Ends(_listing(self._audio), spec.input, spec.output, spec.api, "low")
+            self.in_channels, self._out_channels = self._ends.channels(config)
+        except BaseException:
+            self._audio.terminate()
+            raise
+        self.samplerate = config.samplerate or self._ends.samplerate
+        self.description = self._ends.describe(self.samplerate) + " by PyAudio"
+        self.blocks: tuple[int, ...] = (config.blocksize,)
+        self.latency = 0
+        self.silence_hint = silence_hint(sys.platform)
+        self._open("input")  # to hear now whether the devices can do what is asked
+        self._open("output")
+
+    def _open(self, kind: str) -> None:
+        ends = self._ends
+        channels, end = (
+            (self.in_channels, ends.input) if kind == "input" else (self._out_channels, ends.output)
+        )
+        direction = {kind: True, f"{kind}_device_index": end["index"]}
+        try:
+            with ends.opening(), quiet():
+                self._streams.append(
+                    self._audio.open(
+                        rate=self.samplerate,
+                        channels=channels,
+                        format=self._format,
+                        frames_per_buffer=self.blocks[0],
+                        start=False,
+                        **direction,
+                    )
+                )
+        except (OSError, ValueError) as error:
+            self.stop()
+            wrong_rate = _WRONG_RATE in error.args
+            raise (SampleRateError if wrong_rate else DeviceError)(
+                f"{self.description}: {error.args[-1] if wrong_rate else error}"
+            ) from error
+
+    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+        recorded, played = self._streams
+        block = self.blocks[0]
+        try:
+            played.start_stream()
+            played.write(bytes(4 * _PRIME * block * self._out_channels), _PRIME * block)
+            recorded.start_stream()
+        except OSError as error:
+            self.stop()
+            raise DeviceError(f"{self.description}: {error}") from error
+        buffered = recorded.get_input_latency() + played.get_output_latency()
+        # What a virtual device reports can be garbage: nobody waits more than two seconds.
+        buffered = buffered if 0 <= buffered < 2 else 0.0
+        self.latency = round(buffered * self.samplerate) + _PRIME * block
+        self._pump = threading.Thread(
+            target=self._run, args=(bridge,), name="realtime_sep pump", daemon=True
+        )
+        self._pump.start()
+        self._ends.watch.start()
+
+    def _run(self, bridge: Bridge) -> None:
+        if self._realtime:
+            native.set_realtime(_PRIORITY)
+        recorded, played = self._streams
+        block, flags = self.blocks[0], 0
+        out = np.zeros((block, self._out_channels), np.float32)
+        try:
+            while not self._stop:
+                data = recorded.read(block, exception_on_overflow=False)
+                heard = np.frombuffer(data, np.float32).reshape(block, self.in_channels)
+                if bridge.callback(heard, out, block, flags):
+                    self._stop = True
+                flags = 0
+                try:
+                    played.write(out.tobytes(), block, exception_on_underflow=True)
+                except OSError as error:
+                    if _UNDERFLOW not in error.args:
+                        raise
+                    flags = _OUTPUT_UNDERFLOW
+        except OSError as error:
+            self._failure = f"the device, or its audio server, is gone ({error})"
+
+    def stop(self) -> None:
+        audio, self._audio = self._audio, None
+        if audio is None:
+            return
+        self._ends.watch.close()
+        self._stop = True
+
+        def close() -> None:
+            if self._pump is not None:
+                self._pump.join()
+            for stream in self._streams:
+                stream.close()
+            audio.terminate()
+
+        # A server that hangs keeps the pump, and so us, waiting until it goes on.
+        self._closing = threading.Thread(target=close, name="realtime_sep close", daemon=True)
+        self._closing.start()
+        self._closing.join(_CLOSE_TIMEOUT)
+
+    def closed(self) -> None:
+        """Wait, for ever if need be, until nothing of it is left."""
+        if self._closing is not None:
+            self._closing.join()
+
+    @property
+    def trouble(self) -> str:
+        return self._failure or self._ends.watch.lost
