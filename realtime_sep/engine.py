@@ -3,27 +3,86 @@
 It knows no device, no thread and no clock, and is deterministic: equal hops give equal samples,
 live or offline.  Signal flow of one hop:
 
-    input ▶ sanitise ▶ separator ▶ guard ▶ faders ▶ effects ▶ limiter ▶ "mix" bus
-                  └─▶ delay (dry) ───┘ └──▶ delay ────────────────────▶ stem buses
+    input ▶ sanitise ▶ strand ▶ faders ▶ effects ▶ bypass ▶ master ▶ limiter ▶ "mix" bus
+                  └─▶ delay (dry) ──┘        └──▶ delay ─┘
+                                └──▶ delay ────────────────────────────────▶ stem buses
+
+A strand is a separator, its guard, and the dry signal aligned with it.  A switch runs the next
+strand beside the current one until it knows the music, and crossfades; nothing else notices.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
 from realtime_sep.dsp.delay import Delay
-from realtime_sep.dsp.faders import Faders
+from realtime_sep.dsp.faders import Faders, crossfade
 from realtime_sep.dsp.guard import StemGuard, sanitise
 from realtime_sep.dsp.limiter import Limiter
 from realtime_sep.dsp.meters import Loudness, peak
 from realtime_sep.effects import Effect
 from realtime_sep.errors import UsageError, unknown
+from realtime_sep.parameters import Gains
 from realtime_sep.separators import Separator
+from realtime_sep.separators.adapted import adapted
 from realtime_sep.types import Float32
 
 MIX = "mix"
+#: Seconds in which one separator takes over from another.
+CROSSFADE = 0.03
+#: Seconds that the next separator listens, beyond its latency, before it is heard: networks and
+#: statistics begin with nothing.
+LISTENING = 0.5
+
+
+class Strand:
+    """A separator, its guard, and the dry signal beside it.
+
+    Attributes:
+        sound: `(stems + 1, hop, channels)`, of the last hop: the stems, then the mix aligned with
+            them.
+    """
+
+    def __init__(self, separator: Separator) -> None:
+        info = separator.info
+        self.separator = separator
+        self.sound: Float32 = np.zeros((len(info.stems) + 1, info.hop, info.channels), np.float32)
+        self._delay = Delay(info.latency, info.channels)
+        self._guard = StemGuard(len(info.stems), info.channels, info.samplerate, info.latency)
+
+    def reset(self) -> None:
+        """Forget the past."""
+        self.separator.reset()
+        self._delay.reset()
+        self._guard.reset()
+
+    def process(self, hop: Float32, input_peak: float) -> bool:
+        """Separate a sanitised hop; whether the separator failed at it."""
+        stems, dry = self.sound[:-1], self.sound[-1]
+        self._delay.process(hop, dry)
+        self.separator.process(hop, stems)
+        bad = self._guard.process(stems, dry, input_peak)
+        if bad:
+            self.separator.reset()  # a state that made NaN will make more of it
+        return bad
+
+    def warm_up(self, hops: int = 8) -> None:
+        """Compile, load and touch everything that a hop needs, then forget it."""
+        info = self.separator.info
+        rng = np.random.default_rng(0)
+        for _ in range(hops):
+            noise = rng.uniform(-0.1, 0.1, (info.hop, info.channels)).astype(np.float32)
+            self.process(noise, 0.1)
+        self.reset()
+
+    def close(self) -> None:
+        """Let go of what the separator holds."""
+        if (close := getattr(self.separator, "close", None)) is not None:
+            close()
 
 
 class Engine:
@@ -38,10 +97,12 @@ class Engine:
     Attributes:
         hop: frames per call of `process`.
         channels: of the input and of every bus.
-        latency: frames by which every bus lags the input.
-        stems: `(stems, hop, channels)`, of the last hop, `separator.info.latency` late.
-        faders: their `targets` may be written at any time.
+        mix: `(hop, channels)`, the mix bus of the last hop, `latency` late.
+        faders: their `targets`, one per stem and one for the dry signal, may be written at any
+            time; `steer` does it.
         bad_hops, bad_input, limited_hops: counters of what was mended.
+        switches: how often another separator has taken over.
+        retired: strands that are no longer heard, for somebody to close outside the hot path.
         peaks: linear, of the last hop: input, then each stem, then the mix bus.
     """
 
@@ -62,26 +123,36 @@ class Engine:
             raise UsageError("an engine needs at least one output")
         if not info.stems or info.hop < 1 or info.channels < 1 or info.latency < 0:
             raise UsageError(f"{info.name!r} says of itself what cannot be: {info}")
-        self.separator = separator
         self.outputs = tuple(outputs)
         self.effects = tuple(effects)
-        self.hop, self.channels = info.hop, info.channels
-        self.stems: Float32 = np.zeros((len(info.stems), self.hop, self.channels), np.float32)
-        self.dry: Float32 = np.zeros((self.hop, self.channels), np.float32)
-        self.faders = Faders(len(info.stems), info.samplerate)
+        self.hop, self.channels, self.samplerate = info.hop, info.channels, info.samplerate
+        self.stem_names = info.stems
         self.bad_hops = self.bad_input = self.limited_hops = 0
         self.peaks: Float32 = np.zeros(2 + len(info.stems), np.float32)
 
+        self._strand = Strand(separator)
+        self._sound = self._strand.sound
+        self._next: Strand | None = None
+        self._crossed = 0
+        self._crossfade = max(1, round(CROSSFADE * info.samplerate))
+        self.switches = 0
+        self.retired: deque[Strand] = deque()
+
+        self.faders = Faders(len(info.stems) + 1, info.samplerate)
+        self.faders.targets[-1] = 0
+        self._last = Faders(2, info.samplerate)  # of the effects' output, and of the dry signal
+        self._last.targets[:] = 1, 0
+        self._settle()
+
         self._input: Float32 = np.zeros((self.hop, self.channels), np.float32)
-        self._mix: Float32 = np.zeros((self.hop, self.channels), np.float32)
-        self._dry_delay = Delay(info.latency, self.channels)
-        self._guard = StemGuard(len(info.stems), self.channels, info.samplerate, info.latency)
+        self._ends: Float32 = np.zeros((2, self.hop, self.channels), np.float32)
+        self.mix: Float32 = np.zeros((self.hop, self.channels), np.float32)
         for effect in self.effects:
             effect.prepare(info.samplerate, self.channels, self.hop)
         self._limiter = Limiter(info.samplerate, self.channels) if limiter else None
         self.effects_latency = sum(effect.latency for effect in self.effects)
         self.limiter_latency = self._limiter.latency if self._limiter else 0
-        self.latency = info.latency + self.effects_latency + self.limiter_latency
+        self._bypass_delay = Delay(self.effects_latency, self.channels)
         self._buses = [
             (
                 slice(i * self.channels, (i + 1) * self.channels),
@@ -94,23 +165,107 @@ class Engine:
         self.loudness = Loudness(info.samplerate, self.channels, self.hop)
 
     @property
+    def separator(self) -> Separator:
+        """The one that is heard."""
+        return self._strand.separator
+
+    @property
+    def latency(self) -> int:
+        """Frames by which every bus lags the input."""
+        return self.separator.info.latency + self.effects_latency + self.limiter_latency
+
+    @property
+    def stems(self) -> Float32:
+        """`(stems, hop, channels)`, of the last hop, `separator.info.latency` late."""
+        return self._sound[:-1]
+
+    @property
+    def dry(self) -> Float32:
+        """`(hop, channels)`: the mix of the last hop, aligned with the stems."""
+        dry: Float32 = self._sound[-1]
+        return dry
+
+    @property
     def out_channels(self) -> int:
         """Channels of all buses side by side."""
         return self._out_shape[1]
 
+    def steer(self, gains: Gains) -> None:
+        """Move everything that can be moved, smoothly, to where it is to be."""
+        count = len(self.stem_names)
+        targets, last = self.faders.targets, self._last.targets
+        for s in range(count):
+            targets[s] = gains.wet * gains.stems[s]
+        targets[count] = 1 - gains.wet
+        last[0] = 0 if gains.bypass else gains.master
+        last[1] = gains.master if gains.bypass else 0
+
+    def _settle(self) -> None:
+        self.faders.settle()
+        self._last.settle()
+
     def reset(self) -> None:
         """Forget the past; faders and effect parameters stay where they are."""
-        self.separator.reset()
-        self._guard.reset()
-        self._dry_delay.reset()
+        self._strand.reset()
         for effect in self.effects:
             effect.reset()
         if self._limiter:
             self._limiter.reset()
+        self._bypass_delay.reset()
         for _, _, delay in self._buses:
             delay.reset()
-        self.faders.settle()
+        self._settle()
         self.loudness.reset()
+
+    def close(self) -> None:
+        """Let go of what the separators hold."""
+        for strand in (self._strand, self._next):
+            if strand is not None:
+                strand.close()
+
+    # ---- another separator
+
+    def strand(self, separator: Separator) -> Strand:
+        """Make what `switch` wants, in any thread: this takes its time, and memory.
+
+        Raises:
+            UsageError: it runs at another rate or with other channels.
+        """
+        info = separator.info
+        if (info.samplerate, info.channels) != (self.samplerate, self.channels):
+            raise UsageError(
+                f"{info.name!r} runs at {info.samplerate} Hz with {info.channels} channels, this "
+                f"stream at {self.samplerate} Hz with {self.channels}"
+            )
+        strand = Strand(adapted(separator, self.hop, self.stem_names))
+        strand.warm_up()
+        return strand
+
+    @property
+    def switching(self) -> bool:
+        """Whether another separator is on its way in."""
+        return self._next is not None
+
+    def switch(self, strand: Strand) -> None:
+        """From the next hop on let `strand` listen, and then take over; between two hops only."""
+        if self._next is not None:
+            raise UsageError("one switch at a time")
+        info = strand.separator.info
+        listening = ceil((info.latency + LISTENING * info.samplerate) / self.hop)
+        self._crossed = -listening * self.hop
+        self._next = strand
+
+    def _run_next(self, strand: Strand, input_peak: float) -> None:
+        self.bad_hops += strand.process(self._input, input_peak)
+        if self._crossed >= 0:
+            crossfade(self._sound, strand.sound, self._crossed, self._crossfade)
+        self._crossed += self.hop
+        if self._crossed >= self._crossfade:
+            self.retired.append(self._strand)
+            self._strand, self._next = strand, None
+            self.switches += 1
+
+    # ---- the hop
 
     def process(self, hop: Float32, out: Float32) -> None:
         """Take `(hop, channels)` of the mix, fill `out` `(hop, out_channels)`.
@@ -121,28 +276,29 @@ class Engine:
         Raises:
             UsageError: arrays of another shape.
         """
-        stems, peaks = self.stems, self.peaks
         if hop.shape != self._input.shape or out.shape != self._out_shape:
             raise UsageError(
                 f"a hop is {self._input.shape} in and {self._out_shape} out, "
                 f"not {hop.shape} and {out.shape}"
             )
+        peaks, mix = self.peaks, self.mix
         bad, input_peak = sanitise(hop, self._input)
         self.bad_input += bad
         peaks[0] = input_peak
 
-        self._dry_delay.process(self._input, self.dry)
-        self.separator.process(self._input, stems)
-        if self._guard.process(stems, self.dry, input_peak):
-            self.bad_hops += 1
-            self.separator.reset()  # a state that made NaN will make more of it
-        for s in range(len(stems)):
-            peaks[1 + s] = peak(stems[s])
+        self._sound = sound = self._strand.sound
+        self.bad_hops += self._strand.process(self._input, input_peak)
+        if self._next is not None:
+            self._run_next(self._next, input_peak)
+        for s in range(len(sound) - 1):
+            peaks[1 + s] = peak(sound[s])
 
-        mix = self._mix
-        self.faders.process(stems, mix)
+        ends = self._ends
+        self.faders.process(sound, ends[0])
         for effect in self.effects:
-            effect.process(mix)
+            effect.process(ends[0])
+        self._bypass_delay.process(sound[-1], ends[1])
+        self._last.process(ends, mix)
         if self._limiter:
             reduced, bad = self._limiter.process(mix)
             self.limited_hops += reduced
@@ -159,4 +315,4 @@ class Engine:
             if stem is None:
                 out[:, columns] = mix
             else:
-                delay.process(stems[stem], out[:, columns])
+                delay.process(sound[stem], out[:, columns])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,15 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
-from realtime_sep.dsp.meters import decibels, linear, percentile
+from realtime_sep.dsp.meters import decibels, percentile
 from realtime_sep.effects import Effect
-from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
-from realtime_sep.host import TAP_SECONDS, TICK, Host, Opened, Plan, Records, serve
+from realtime_sep.errors import EngineError, RealtimeSepError, UsageError
+from realtime_sep.host import TICK, Host, Opened, serve
 from realtime_sep.io.device import DeviceSpec
 from realtime_sep.io.portaudio import PortAudioSpec
 from realtime_sep.native import Ring
+from realtime_sep.parameters import Gains, Parameter, Settings
+from realtime_sep.rig import TAP_SECONDS, Plan, Records
 from realtime_sep.separators import SeparatorFactory
 from realtime_sep.types import Float32, Latency, SeparatorInfo, StreamConfig, StreamStats
 from realtime_sep.worker import BUCKET_EDGES, MAX_STEMS, read_tag
@@ -30,8 +33,8 @@ _OPEN_TIMEOUT = 120.0
 _STOP_TIMEOUT = 5.0
 #: Seconds between looks at the engine's messages while waiting.
 _POLL = 0.1
-#: Faders that are further apart than this (dB) mean that something is to be unheard.
-_ALIKE = 6.0
+#: Gains that are further apart than this factor (6 dB) mean that something is to be unheard.
+_ALIKE = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,15 @@ class Block:
         start: frame of the input stream that this block begins with.
         mix: `(frames, channels)`, aligned with the stems.
         stems: the same shape each, by name; they add up to the mix.
+        output: what the mix bus made of them.
+        latency: frames by which all this lags the engine's input; another separator, another lag.
     """
 
     start: int
     mix: Float32
     stems: dict[str, Float32]
+    output: Float32
+    latency: int
 
 
 def open_stream(
@@ -97,6 +104,7 @@ class _Engine(Protocol):
     def start(self) -> Opened: ...
     def stop(self) -> None: ...
     def refresh(self) -> None: ...
+    def switch(self, separator: str | SeparatorFactory, options: dict[str, Any]) -> None: ...
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]: ...
 
 
@@ -119,17 +127,19 @@ class _Here:
     def refresh(self) -> None:
         self._host.refresh()
 
+    def switch(self, separator: str | SeparatorFactory, options: dict[str, Any]) -> None:
+        self._host.switch(separator, options)
+
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
+        told = False
         try:
-            ended = self._host.watch()
+            for message in self._host.watch():
+                told = True
+                yield message
         except RealtimeSepError:
             self._host.stop(fade=False)
             raise
-        if (notice := self._host.notice()) is not None:
-            yield "notice", notice
-        if ended:
-            yield "ended", None
-        else:
+        if not told:
             time.sleep(min(seconds, TICK))
 
 
@@ -176,6 +186,9 @@ class _Elsewhere:
 
     def refresh(self) -> None:
         """The host does so by itself, every tick."""
+
+    def switch(self, separator: str | SeparatorFactory, options: dict[str, Any]) -> None:
+        self._pipe.send(("switch", separator, options))
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         if self._pipe.poll(seconds):
@@ -254,8 +267,11 @@ class Stream:
         self._tap = Ring.attach(memory) if tap else None
         self._state: Literal["open", "running", "ended", "closed"] = "open"
         self._notices: list[str] = []
-        self._faders = {"vocals": vocals, "music": music}
-        self._move_faders()
+        self._attending = threading.Lock()
+        self._switching = 0
+        self._settings = Settings(self.info.stems)
+        self._turning = threading.Lock()
+        self.set_many({"vocals": vocals, "music": music})
 
     # ---- life
 
@@ -274,14 +290,16 @@ class Stream:
         """Fade out and stop; does nothing if it does not run.  Counters and captures stay."""
         if self._state in ("running", "ended"):
             self._state = "closed"
-            self._engine.stop()
+            with self._attending:
+                self._engine.stop()
 
     def close(self) -> None:
         """Stop, and let go of everything.  Never raises for what went wrong before."""
         state, self._state = self._state, "closed"
         if state != "closed":
             try:
-                self._engine.stop()
+                with self._attending:
+                    self._engine.stop()
             except RealtimeSepError as error:
                 self._notices.append(str(error))
 
@@ -317,45 +335,103 @@ class Stream:
         return self._state == "ended"
 
     def _attend(self, seconds: float = 0.0) -> None:
-        """Take in what the engine has to say."""
-        try:
-            for kind, content in self._engine.messages(seconds):
-                if kind == "ended":
-                    self._state = "ended"
-                elif kind == "notice":
-                    self._notices.append(content)
-        except Exception:
-            self._state = "closed"
-            raise
+        """Take in what the engine has to say; one thread at a time."""
+        with self._attending:
+            if self._state == "closed":
+                return
+            try:
+                for kind, content in self._engine.messages(seconds):
+                    self._take_in(kind, content)
+            except Exception:
+                self._state = "closed"
+                raise
 
-    # ---- faders
+    def _take_in(self, kind: str, content: Any) -> None:
+        match kind:
+            case "ended":
+                self._state = "ended"
+            case "notice":
+                self._notices.append(content)
+            case "reopened":
+                self._opened = content
+            case "switched":
+                self._opened = content
+                self._switching = max(0, self._switching - 1)
+            case "unswitched":
+                self._notices.append(content)
+                self._switching = max(0, self._switching - 1)
 
-    def set(self, name: str, db: float) -> None:
-        """Move a fader, smoothly.
+    # ---- what can be turned
+
+    def set(self, name: str, value: float) -> None:
+        """Turn a parameter, smoothly; see `parameters`.
 
         Args:
-            name: "vocals", "music" (every other stem), or the name of a stem.
-            db: minus infinity (silence) to +6.
-        """
-        known = {"vocals", "music", *self.info.stems}
-        if name not in known:
-            raise unknown("fader", name, known)
-        if not db <= 6:
-            raise UsageError(f"a fader goes from -inf to +6 dB, not to {db}")
-        if name == "music":
-            self._faders = {"vocals": self._faders["vocals"]}
-        self._faders[name] = db
-        self._move_faders()
+            name: "vocals", "music" (every other stem) or the name of a stem, in dB, minus infinity
+                (silence) to +6; "master" likewise; "vocals.mute", "music.solo" and the like, and
+                "bypass" (the original), on or off; "wet", 0 (the original) to 1.
 
-    def _move_faders(self) -> None:
-        faders = [self._faders.get(stem, self._faders["music"]) for stem in self.info.stems]
-        gains = [linear(db) for db in faders]
+        Raises:
+            UsageError: there is no such parameter, or it does not go so far.
+        """
+        self.set_many({name: value})
+
+    def set_many(self, values: Mapping[str, float]) -> None:
+        """Turn several parameters at once; all of them or, with an error, none."""
+        with self._turning:
+            trial = Settings(self._settings.stems)
+            trial.values.update(self._settings.values)
+            for name, value in values.items():
+                trial.set(name, value)
+            self._settings = trial
+            self._steer(trial.gains())
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Descriptions of everything that can be turned, by name."""
+        return self._settings.parameters
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Where everything stands, by name."""
+        return dict(self._settings.values)
+
+    def _steer(self, gains: Gains) -> None:
         # Late blocks fade to the dry mix only where nothing in it is meant to be unheard.
-        alike = min(faders) > -np.inf and max(faders) - min(faders) <= _ALIKE
+        heard = gains.heard
+        alike = min(heard) > 0 and max(heard) <= _ALIKE * min(heard)
         dry = self._config.fallback == "dry" or (self._config.fallback == "auto" and alike)
         with self._records.controls.writing() as fields:
-            fields["gains"][: len(gains)] = gains
-            fields["dry"] = max(gains) if dry else 0.0
+            fields["gains"][: len(heard)] = gains.stems
+            fields["wet"], fields["bypass"], fields["master"] = (
+                gains.wet,
+                gains.bypass,
+                gains.master,
+            )
+            fields["dry"] = max(heard) if dry else 0.0
+
+    def switch(self, separator: str | SeparatorFactory, **options: Any) -> None:
+        """Let another separator take over while audio flows, by a crossfade.
+
+        Returns at once: it is loaded beside the running one, listens for half a second, and then
+        `info` and `latency` are its own.  The stream keeps its stems: what the new one calls
+        otherwise goes to the last of them.  If it cannot be had, a notice says why, and the old one
+        goes on.
+
+        Raises:
+            UsageError: the stream does not run.
+        """
+        if self._state != "running":
+            raise UsageError("the stream does not run; open it with the separator that you want")
+        self._switching += 1
+        self._engine.switch(separator, options)
+
+    @property
+    def switching(self) -> bool:
+        """Whether another separator is on its way in."""
+        if self._state == "running":
+            self._attend()
+        return self._switching > 0
 
     # ---- what it is and how it does
 
@@ -387,7 +463,7 @@ class Stream:
         return self._engine.captured
 
     def notices(self) -> list[str]:
-        """What the separator had to say since the last call, for people."""
+        """What separator and device had to say since the last call, for people."""
         if self._state == "running":
             self._attend()
         notices, self._notices = self._notices, []
@@ -415,6 +491,7 @@ class Stream:
             dry_frames=int(bridge["dry_frames"]),
             dropped_frames=int(bridge["dropped_frames"]),
             overflow_frames=int(bridge["overflow_frames"]),
+            reopens=int(bridge["reopens"]),
             skipped_hops=int(worker["skipped_hops"]),
             epoch=int(worker["epoch"]),
             bad_hops=int(worker["bad_hops"]),
@@ -465,20 +542,20 @@ class Stream:
                         return
                     self._attend(hop / self.info.samplerate)
                     continue
-                start, frames = read_tag(view[0]), view[1:].copy()
+                (start, latency), frames = read_tag(view[0]), view[1:].copy()
                 tap.commit_read(hop + 1)
-                *parts, mix = np.split(frames, len(stems) + 1, axis=1)
-                yield Block(start, mix, dict(zip(stems, parts, strict=True)))
+                *parts, mix, output = np.split(frames, len(stems) + 2, axis=1)
+                yield Block(start, mix, dict(zip(stems, parts, strict=True)), output, latency)
         finally:
             self._listen(False)
 
     def _listen(self, on: bool) -> None:
-        with self._records.controls.writing() as fields:
+        with self._turning, self._records.controls.writing() as fields:
             fields["tap"] = on
 
 
 def _tap_memory(config: StreamConfig) -> Any:
     """Memory for the widest tap that there can be; the host lays out what it needs."""
     frames = round(TAP_SECONDS * (config.samplerate or 48000))
-    size = Ring.bytes_needed(frames, (MAX_STEMS + 1) * config.channels)
+    size = Ring.bytes_needed(frames, (MAX_STEMS + 2) * config.channels)
     return get_context("spawn").RawArray("B", size)

@@ -12,8 +12,10 @@ import time
 import numpy as np
 
 from realtime_sep import native
-from realtime_sep.engine import Engine
+from realtime_sep.dsp.delay import Delay
+from realtime_sep.engine import Engine, Strand
 from realtime_sep.native import Bridge, Ring, Wake
+from realtime_sep.parameters import Gains
 from realtime_sep.shared import SharedRecord
 from realtime_sep.types import Float32
 
@@ -45,20 +47,29 @@ COUNTERS = np.dtype(
 CONTROLS = np.dtype(
     [
         ("gains", "f4", (MAX_STEMS,)),  # linear, one per stem
+        ("wet", "f4"),  # part of the separated mix, 0..1
+        ("bypass", "?"),
+        ("master", "f4"),  # linear
         ("dry", "f4"),  # linear gain of what late blocks fade to
         ("tap", "?"),  # whether anybody reads the stems
     ]
 )
 
 
-def write_tag(row: Float32, start: int) -> None:
-    """Put a frame number into the row that precedes a hop in the tap ring."""
+def write_tag(row: Float32, start: int, latency: int) -> None:
+    """Put a frame number and a latency into the row that precedes a hop in the tap ring."""
     row[:2].view(np.int64)[0] = start
+    row[2] = latency
 
 
-def read_tag(row: Float32) -> int:
-    """The frame number that `write_tag` put there."""
-    return int(row[:2].view(np.int64)[0])
+def read_tag(row: Float32) -> tuple[int, int]:
+    """The frame number and the latency that `write_tag` put there."""
+    return int(row[:2].view(np.int64)[0]), int(row[2])
+
+
+def tap_width(engine: Engine) -> int:
+    """Channels of a tap ring: the stems, the input, the mix bus."""
+    return (len(engine.stem_names) + 2) * engine.channels
 
 
 class Worker:
@@ -66,8 +77,9 @@ class Worker:
 
     Args:
         rings: input (`engine.channels` wide) and output (`engine.out_channels` wide).
-        tap: `(stems + 1) * channels` wide: every stem and the aligned mix, for whoever listens;
-            each hop is preceded by a row that carries its place in the input (`read_tag`).
+        tap: `tap_width(engine)` wide: every stem, the mix aligned with them and the mix bus, for
+            whoever listens; each hop is preceded by a row that carries its place in the input
+            (`read_tag`).
         patient: wait for a slow listener of the tap (no clock is pressing) instead of dropping.
         priority: real-time priority to ask for; 0 asks for none.
     """
@@ -94,11 +106,11 @@ class Worker:
         self._tap = tap
         self._patient = patient
         self._priority = priority
-        self._samplerate = engine.separator.info.samplerate
-        self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / self._samplerate))
-        # Output of hops that come later than this would be dropped whole, and everything that the
-        # engine still remembers from before a gap with it: skipping them is the way to catch up.
-        self._hopeless = engine.latency + 2 * engine.hop
+        self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / engine.samplerate))
+        # Stems and input are as late as the mix bus in the tap.
+        late = engine.effects_latency + engine.limiter_latency
+        self._tap_delay = Delay(late, tap_width(engine) - engine.channels)
+        self._next: Strand | None = None
         self._skipping = False
         self._stop = False
         self._failure: BaseException | None = None
@@ -115,6 +127,15 @@ class Worker:
         engine.bad_hops = engine.bad_input = engine.limited_hops = 0
         self._apply_controls()
         engine.reset()
+
+    def switch(self, strand: Strand) -> None:
+        """Let another separator take over, from another thread; one at a time (see `switching`)."""
+        self._next = strand
+
+    @property
+    def switching(self) -> bool:
+        """Whether the last switch is still under way."""
+        return self._next is not None or self._engine.switching
 
     def start(self) -> None:
         """Begin; call `warm_up` first."""
@@ -157,14 +178,21 @@ class Worker:
             return False
         begin, cpu = native.now(), native.thread_cpu()
         self._apply_controls()
+        if self._next is not None:
+            engine.switch(self._next)
+            self._next = None
         lag = self._bridge.debt + self._out.consumed - self._out.written
-        skip = lag >= self._hopeless
+        # Output of hops that come later than this would be dropped whole, and everything that the
+        # engine still remembers from before a gap with it: skipping them is the way to catch up.
+        skip = lag >= engine.latency + 2 * hop
         if skip:
             target[:] = 0
         else:
             engine.process(source, target)
-            if self._tap and self._controls.fields["tap"]:
-                self._write_tap()
+        if self._tap and self._controls.fields["tap"] and not skip:
+            self._write_tap()
+        else:
+            self._tap_delay.reset()
         # Output first: an input ring with less than a hop then means that all output is there.
         self._out.commit_write(hop)
         self._in.commit_read(hop)
@@ -172,8 +200,10 @@ class Worker:
         return True
 
     def _apply_controls(self) -> None:
-        controls, targets = self._controls.fields, self._engine.faders.targets
-        targets[:] = controls["gains"][: len(targets)]
+        controls = self._controls.fields
+        stems = tuple(controls["gains"][: len(self._engine.stem_names)].tolist())
+        wet, master = float(controls["wet"]), float(controls["master"])
+        self._engine.steer(Gains(stems, wet, bool(controls["bypass"]), master))
         self._bridge.set_dry(float(controls["dry"]))
 
     def _write_tap(self) -> None:
@@ -187,9 +217,12 @@ class Worker:
             with self._counters.writing() as fields:
                 fields["tap_overflow"] += engine.hop
             return
-        write_tag(target[0], self._in.consumed - engine.separator.info.latency)
+        write_tag(target[0], self._in.consumed - engine.latency, engine.latency)
+        early = target[1:, :-channels]
         for s, stem in enumerate((*engine.stems, engine.dry)):
-            target[1:, s * channels : (s + 1) * channels] = stem
+            early[:, s * channels : (s + 1) * channels] = stem
+        self._tap_delay.process(early, early)
+        target[1:, -channels:] = engine.mix
         self._tap.commit_write(engine.hop + 1)
 
     def _count(self, skip: bool, busy: int, cpu: int) -> None:

@@ -19,8 +19,18 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         metavar="NAME",
-        help="studio, live or stage: quality against delay.",
+        help="Quality against delay: studio, live or stage; of most networks fast, balanced, "
+        "light or best.",
         show_default="the separator's own",
+    ),
+]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="karaoke, practice, acapella, instrumental, stream, or one of your own.",
+        show_default=False,
     ),
 ]
 Vocals = Annotated[
@@ -43,6 +53,24 @@ Music = Annotated[
         show_default="0",
     ),
 ]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="auto|cpu|cuda",
+        help="Who computes a network.",
+        show_default="a graphics card, if it can",
+    ),
+]
+StemLevels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stem",
+        metavar="NAME=DB",
+        help="Level of one stem, like drums=-6 or bass=off; repeat it.",
+        show_default=False,
+    ),
+]
 Blocksize = Annotated[
     int, typer.Option("--blocksize", metavar="FRAMES", min=1, help="Frames per callback.")
 ]
@@ -54,5 +82,15 @@ Seconds = Annotated[
     float | None,
     typer.Option(
         "--seconds", metavar="N", min=0.0, help="Stop after so long.", show_default="play on"
+    ),
+]
+Reconnect = Annotated[
+    float | None,
+    typer.Option(
+        "--reconnect",
+        metavar="SECONDS",
+        min=0.0,
+        help="Wait so long for a device that has gone; 0 ends at once.",
+        show_default="for ever",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Stem faders: one gain per stem, moved without zipper noise."""
+"""Stem faders: one gain per stem, moved without zipper noise; and the crossfade of two streams."""
 
 from __future__ import annotations
 
@@ -51,3 +51,14 @@ class Faders:
         """Mix `(stems, frames, channels)` into `out` `(frames, channels)`."""
         reach = np.float32(len(out) / (TRAVEL * self._samplerate))
         _mix(stems, self._gains, self.targets, reach, out)
+
+
+@njit(cache=True, nogil=True)
+def crossfade(old, new, position, length):  # type: ignore[no-untyped-def]
+    """Blend `new` (stems, frames, channels) into `old`, linearly, `position` of `length` on."""
+    for i in range(old.shape[1]):
+        weight = min(np.float32(position + i + 1) / np.float32(length), np.float32(1))
+        rest = np.float32(1) - weight
+        for s in range(old.shape[0]):
+            for c in range(old.shape[2]):
+                old[s, i, c] = rest * old[s, i, c] + weight * new[s, i, c]

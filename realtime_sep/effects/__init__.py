@@ -1,5 +1,6 @@
 """Effects: change the mix block by block, in place."""
 
-from realtime_sep.effects.protocol import API_VERSION, Effect, Parameter
+from realtime_sep.effects.protocol import API_VERSION, Effect
+from realtime_sep.parameters import Parameter
 
 __all__ = ["API_VERSION", "Effect", "Parameter"]

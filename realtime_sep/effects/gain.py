@@ -6,8 +6,8 @@ import numpy as np
 
 from realtime_sep.dsp.faders import Faders
 from realtime_sep.dsp.meters import linear
-from realtime_sep.effects.protocol import Parameter
-from realtime_sep.errors import UsageError, unknown
+from realtime_sep.errors import unknown
+from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
 
 
@@ -30,11 +30,7 @@ class Gain:
         (parameter,) = self.parameters
         if name != parameter.name:
             raise unknown("parameter of effect 'gain'", name, [parameter.name])
-        if not parameter.minimum <= value <= parameter.maximum:
-            raise UsageError(
-                f"{name} goes from {parameter.minimum:g} to {parameter.maximum:g} dB, not {value}"
-            )
-        self._gain = linear(value)
+        self._gain = linear(parameter.checked(value))
         if self._faders is not None:
             self._faders.targets[0] = self._gain
 

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
 
 #: Major version of this protocol; a plugin written for another one is refused.
 API_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A named number that a person may turn.
-
-    Attributes:
-        unit: "dB", "Hz", "ms", ... or "".
-    """
-
-    name: str
-    default: float
-    minimum: float
-    maximum: float
-    unit: str = ""
 
 
 @runtime_checkable

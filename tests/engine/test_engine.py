@@ -527,7 +527,7 @@ def test_memory_does_not_grow(name: str) -> None:
 
 def test_peaks_are_of_input_stems_and_mix() -> None:
     engine = Engine(Late(hop=64, latency=0), limiter=False)
-    engine.faders.targets[:] = 0.5
+    engine.faders.targets[:2] = 0.5
     engine.faders.settle()
     run(engine, np.full((64, 2), -0.8, np.float32))
     np.testing.assert_allclose(engine.peaks, [0.8, 0.6, 0.2, 0.4], rtol=1e-6)

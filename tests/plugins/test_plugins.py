@@ -178,9 +178,9 @@ def test_a_wrong_option_is_named(name: str, options: dict[str, object], expected
     ("parameters", "expected"),
     [
         ({"dB": 3}, "did you mean 'db'?"),
-        ({"db": 25}, "from -60 to 24 dB"),
-        ({"db": float("nan")}, "from -60 to 24 dB"),
-        ({"db": "loud"}, "does not take db='loud'"),
+        ({"db": 25}, "from -60 to +24 dB"),
+        ({"db": float("nan")}, "from -60 to +24 dB"),
+        ({"db": "loud"}, "db is a number, not 'loud'"),
     ],
 )
 def test_a_wrong_parameter_is_named(parameters: dict[str, float], expected: str) -> None:

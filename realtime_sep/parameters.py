@@ -1,0 +1,155 @@
+"""What a person may turn while a stream runs, described once for every hand that turns it.
+
+The command line, presets, the web panel and whatever else steers a stream read the same
+descriptions and write the same names, so a value is checked in one place and means one thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from realtime_sep.errors import UsageError, unknown
+
+Kind = Literal["level", "switch", "number"]
+
+#: Where faders end.
+LOUDEST_DB = 6.0
+VOCALS, MUSIC = "vocals", "music"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named number that a person may turn.
+
+    Attributes:
+        minimum, maximum: both included; levels may be minus infinity as well, which is silence.
+        unit: "dB", "Hz", "ms", ... or "".
+        kind: "level" is a fader in dB, "switch" is 0 or 1, "number" anything else.
+        label: for people; by default the name.
+    """
+
+    name: str
+    default: float
+    minimum: float
+    maximum: float
+    unit: str = ""
+    kind: Kind = "number"
+    label: str = ""
+
+    def checked(self, value: float) -> float:
+        """`value` as a float.
+
+        Raises:
+            UsageError: no number, or out of range.
+        """
+        if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+            raise UsageError(f"{self.name} is a number, not {value!r}")
+        number = float(value)
+        if self.kind == "switch" and number not in (0, 1):
+            raise UsageError(f"{self.name} is on or off (1 or 0), not {value}")
+        silence = self.kind == "level" and number == -math.inf
+        if not (silence or self.minimum <= number <= self.maximum):
+            low = "off" if self.kind == "level" else f"{self.minimum:g}"
+            raise UsageError(
+                f"{self.name} goes from {low} to {self.maximum:+g} {self.unit}".rstrip()
+                + f", not to {number:g}"
+            )
+        return number
+
+
+def _fader(name: str, label: str) -> tuple[Parameter, ...]:
+    return (
+        Parameter(name, 0.0, -120.0, LOUDEST_DB, "dB", "level", label),
+        Parameter(f"{name}.solo", 0, 0, 1, "", "switch", f"{label}: solo"),
+        Parameter(f"{name}.mute", 0, 0, 1, "", "switch", f"{label}: mute"),
+    )
+
+
+def parameters(stems: Iterable[str]) -> dict[str, Parameter]:
+    """All parameters of a stream with these stems, by name.
+
+    `music` is the group of all stems that are not vocals; a stem's own fader works within it.
+    """
+    stems = tuple(stems)
+    every = [*_fader(VOCALS, "Vocals"), *_fader(MUSIC, "Music")]
+    for stem in stems:
+        if stem not in (VOCALS, MUSIC):
+            every += _fader(stem, stem.capitalize())
+    every += [
+        Parameter("wet", 1.0, 0.0, 1.0, "", "number", "Separation"),
+        Parameter("bypass", 0, 0, 1, "", "switch", "Bypass"),
+        Parameter("master", 0.0, -120.0, LOUDEST_DB, "dB", "level", "Master"),
+    ]
+    return {parameter.name: parameter for parameter in every}
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What the engine is told: linear gains.
+
+    Attributes:
+        stems: one per stem, solo and mute included.
+        wet: part of the separated mix in what is heard, 0..1; the rest is the original.
+        bypass: nothing but the original.
+        master: of everything.
+        heard: what becomes of each stem in the end, one per stem.
+    """
+
+    stems: tuple[float, ...]
+    wet: float
+    bypass: bool
+    master: float
+
+    @property
+    def heard(self) -> tuple[float, ...]:
+        if self.bypass:
+            return tuple(self.master for _ in self.stems)
+        return tuple(self.master * (self.wet * g + 1 - self.wet) for g in self.stems)
+
+
+class Settings:
+    """Where everything stands.
+
+    Args:
+        stems: of the stream.
+
+    Attributes:
+        parameters: descriptions by name.
+        values: by name.
+    """
+
+    def __init__(self, stems: Iterable[str]) -> None:
+        self.stems = tuple(stems)
+        self.parameters = parameters(self.stems)
+        self.values = {name: p.default for name, p in self.parameters.items()}
+
+    def set(self, name: str, value: float) -> None:
+        """Turn a parameter.
+
+        Raises:
+            UsageError: there is none of this name (the nearest is suggested), or it does not go so
+                far; nothing has changed then.
+        """
+        if name not in self.parameters:
+            raise unknown("parameter", name, self.parameters)
+        self.values[name] = self.parameters[name].checked(value)
+
+    def gains(self) -> Gains:
+        """What all this means for the engine."""
+        values = self.values
+        soloed = any(values[f"{name}.solo"] for name in (VOCALS, MUSIC, *self.stems))
+        stems = []
+        for stem in self.stems:
+            hands = {stem} if stem == VOCALS else {stem, MUSIC}
+            open_ = not any(values[f"{hand}.mute"] for hand in hands)
+            chosen = not soloed or any(values[f"{hand}.solo"] for hand in hands)
+            level = sum(values[hand] for hand in hands)
+            stems.append(_linear(level) if open_ and chosen else 0.0)
+        return Gains(tuple(stems), values["wet"], bool(values["bypass"]), _linear(values["master"]))
+
+
+def _linear(db: float) -> float:
+    return 10 ** (db / 20) if db > -math.inf else 0.0
