@@ -4,7 +4,7 @@
 set -u
 
 PACKAGES="libportaudio2 portaudio19-dev libasound2-plugins jackd2 pulseaudio pulseaudio-utils pipewire wireplumber
-    pipewire-pulse pipewire-jack dbus-daemon cmake ffmpeg"
+    pipewire-pulse pipewire-jack dbus-daemon cmake ffmpeg chromium"
 
 missing() {
     for package in $PACKAGES; do

@@ -1,0 +1,176 @@
+"""`realtime-sep desk`: the engine, and a page to play it from."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from realtime_sep.cli.options import Blocksize, DeviceLatency, Model, PresetName, Profile
+from realtime_sep.errors import UsageError
+
+#: Seconds that open connections may keep the server from ending.
+_GRACE = 1
+
+
+def desk(
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="DEV|FILE|null",
+            help="Device to listen to, an audio file to play again and again, or null for silence.",
+            show_default="the default device",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DEV|null",
+            help="Device to play on, or null for none.",
+            show_default="the default device",
+        ),
+    ] = None,
+    model: Model = None,
+    profile: Profile = None,
+    preset: PresetName = None,
+    blocksize: Blocksize = 256,
+    latency: DeviceLatency = "low",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0: any free one.")
+    ] = 8766,
+    listen: Annotated[
+        str,
+        typer.Option(
+            "--listen",
+            metavar="ADDR",
+            help="Address to listen on; other than 127.0.0.1, a token is asked for.",
+        ),
+    ] = "127.0.0.1",
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            "--recordings",
+            metavar="DIR",
+            help="Where recordings go.",
+            show_default="realtime-sep in your music folder",
+        ),
+    ] = None,
+) -> None:
+    """Play it from a page: faders, meters, presets, recordings, models and devices.
+
+    What was set last on a device is there again the next time, unless `--preset` or `--model` says
+    otherwise.  The page's own protocol is open to scripts: see docs/desk.md.
+    """
+    from realtime_sep.cli import common
+    from realtime_sep.control import presets
+    from realtime_sep.control.desk import NULL, Choice, Desk
+    from realtime_sep.control.memory import Memory, token
+    from realtime_sep.control.recorder import Recorder
+    from realtime_sep.io.portaudio import validate_latency
+    from realtime_sep.types import StreamConfig
+
+    chosen = None if preset is None else presets.find(preset)
+    if input is not None and ("/" in input or "\\" in input) and not Path(input).is_file():
+        raise UsageError(f"{input}: no such file")
+    if output is None and input is not None and (input == NULL or Path(input).is_file()):
+        output = NULL
+    memory = Memory()
+    device = Choice(input, output).device
+    last_model, values = memory.recall(device)
+    if chosen is not None:
+        values |= chosen.values
+        model = model or chosen.model
+    if model is None and last_model is not None and preset is None:
+        model = _still_there(last_model)
+    choice = Choice(
+        input=input,
+        output=output,
+        model=common.checked_model(model),
+        options={} if profile is None else {"profile": profile},
+        config=StreamConfig(blocksize=blocksize),
+        latency=validate_latency(latency),
+    )
+    choice.check()
+    try:
+        secret = None if _is_loopback(listen) else token()
+        sockets = _bind(listen, port)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {listen} port {port}: {error.strerror or error}; choose another one"
+        ) from error
+    show = Desk(choice, values, recorder=Recorder(recordings), memory=memory)
+    _serve(show, sockets, listen, secret, browser)
+
+
+def _still_there(model: str) -> str | None:
+    from realtime_sep.plugins import available_separators
+
+    return model if model in available_separators() else None
+
+
+def _is_loopback(address: str) -> bool:
+    from realtime_sep.control.guard import is_loopback
+
+    return is_loopback(address)
+
+
+def _bind(address: str, port: int) -> list[socket.socket]:
+    family, kind, proto, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, proto)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(place)
+        listening.listen(64)
+    except OSError:
+        listening.close()
+        raise
+    return [listening]
+
+
+def _serve(
+    show: object, sockets: list[socket.socket], listen: str, secret: str | None, browser: bool
+) -> None:
+    import uvicorn
+
+    from realtime_sep.control.desk import Desk
+    from realtime_sep.control.server import MAX_MESSAGE, app
+
+    assert isinstance(show, Desk)
+    port = sockets[0].getsockname()[1]
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(listen, listen)
+    name = f"[{name}]" if ":" in name else name
+    address = f"http://{name}:{port}/" + ("" if secret is None else f"?token={secret}")
+    config = uvicorn.Config(
+        app(show, secret),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        timeout_graceful_shutdown=_GRACE,
+        server_header=False,
+    )
+    # The server raises the signal that ended it once more when it is done; there is more to do.
+    before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGINT, signal.SIGTERM)}
+    show.start()
+    try:
+        typer.echo(f"desk: {address}")
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+        uvicorn.Server(config).run(sockets=sockets)
+    finally:
+        show.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)

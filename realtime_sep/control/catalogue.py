@@ -1,0 +1,85 @@
+"""What there is to choose from: models with their latency and quality, devices."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from functools import cache
+from typing import Any
+
+from realtime_sep.errors import RealtimeSepError
+
+_DEVICES_TIMEOUT = 15.0
+
+
+@cache
+def models() -> dict[str, dict[str, Any]]:
+    """By name: `latency_ms` of the separator alone in its usual profile, `quality` (median SDR of
+    the vocals in dB), each None where it is not known, and `stems`."""
+    from realtime_sep.models import cli, registry
+    from realtime_sep.plugins import available_separators, load_separator
+
+    entries = registry.entries()
+    found: dict[str, dict[str, Any]] = {}
+    for name in available_separators():
+        if name in entries:
+            info = cli.describe(entries[name])
+            found[name] = {
+                "latency_ms": info.latency[info.default_profile]["ms"],
+                "quality": _score(info.quality),
+                "stems": list(info.stems),
+            }
+            continue
+        try:
+            own = load_separator(name).info
+        except RealtimeSepError:
+            continue  # a plugin that does not load is told by whoever asks for it
+        found[name] = {
+            "latency_ms": round(1e3 * own.latency / own.samplerate, 1),
+            "quality": None,
+            "stems": list(own.stems),
+        }
+    return found
+
+
+def _score(scores: Any) -> float | None:
+    for key in ("median", "vocals", "sdr"):
+        scores = scores.get(key) if hasattr(scores, "get") else None
+    return round(float(scores), 1) if isinstance(scores, int | float) else None
+
+
+_lock = threading.Lock()
+_devices: list[dict[str, Any]] | None = None
+
+
+def devices(anew: bool = False) -> list[dict[str, Any]]:
+    """Devices, each with `use` (what to choose it by), `name` and the `kinds` it serves.
+
+    They are looked up in a process of its own: importing the audio library opens host APIs.
+    """
+    global _devices
+    with _lock:
+        if _devices is None or anew:
+            _devices = _look()
+        return _devices
+
+
+def _look() -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "realtime_sep", "devices", "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_DEVICES_TIMEOUT, check=True)
+        listed = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+    found: dict[str, dict[str, Any]] = {}
+    for endpoint in listed.get("server", []):
+        name = str(endpoint["description"])
+        found.setdefault(name, {"use": name, "name": name, "kinds": []})
+        found[name]["kinds"].append(endpoint["kind"])
+    for device in listed.get("devices", []):
+        kinds = [kind for kind in ("input", "output") if device[f"{kind}s"]]
+        use = str(device["index"])
+        found[use] = {"use": use, "name": f"{device['name']} ({device['api']})", "kinds": kinds}
+    return list(found.values())

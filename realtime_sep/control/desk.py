@@ -1,0 +1,502 @@
+"""The desk: one stream that goes on whatever happens, and everything that people do to it.
+
+A stream ends when its device, its file or its engine does; the desk opens the next one, and all
+that was turned stays as it was.  Hands (the page, scripts) send `command`s; whatever they see comes
+from `state` and `meters`, which never touch the audio path: they read shared memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from realtime_sep.control import catalogue, presets
+from realtime_sep.control.memory import Memory
+from realtime_sep.control.recorder import OUTPUT, Recorder, buses
+from realtime_sep.control.spectrum import Spectrum
+from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
+from realtime_sep.io.device import DeviceSpec
+from realtime_sep.io.null import NullSpec
+from realtime_sep.io.portaudio import PortAudioSpec
+from realtime_sep.parameters import MUSIC, VOCALS, Settings
+from realtime_sep.stream import Stream, open_stream
+from realtime_sep.types import StreamConfig
+
+#: Seconds before a stream that could not be opened is tried again.
+_RETRY = 2.0
+#: Seconds between looks at what the engine has to say.
+_POLL = 0.1
+#: Lines for people that are kept.
+_NOTICES = 20
+NULL = "null"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the desk plays through.
+
+    Attributes:
+        input: a device, "null", or an audio file that is played again and again; None: the default.
+        output: a device or "null"; a file plays to "null" only.
+        options: of the model.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    model: str = "center"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    config: StreamConfig = field(default_factory=StreamConfig)
+    latency: Any = "low"
+
+    @property
+    def device(self) -> str:
+        """Under which name settings are remembered."""
+        return f"{self.input or 'default'} > {self.output or 'default'}"
+
+    def check(self) -> None:
+        """Say at once what cannot be, before anything is opened.
+
+        Raises:
+            UsageError: input and output do not go together.
+        """
+        file = self.plays_file
+        if file and self.output not in (None, NULL):
+            raise UsageError("a file plays to the null device only: --output null")
+        if not file and NULL in (self.input, self.output) and {self.input, self.output} != {NULL}:
+            raise UsageError("the null device stands alone: give it as input and output")
+
+    @property
+    def plays_file(self) -> bool:
+        return self.input not in (None, NULL) and Path(str(self.input)).is_file()
+
+    def spec(self) -> tuple[DeviceSpec, StreamConfig]:
+        """What to open.
+
+        Raises:
+            UsageError: input and output do not go together.
+            AudioFileError: the file cannot be read.
+        """
+        self.check()
+        if self.plays_file:
+            from realtime_sep.io.file import read_audio
+
+            song, samplerate = read_audio(str(self.input), self.config.channels)
+            return NullSpec(song, loop=True), replace(self.config, samplerate=samplerate)
+        if self.input == NULL:
+            return NullSpec(), self.config
+        return PortAudioSpec(_device(self.input), _device(self.output), self.latency), self.config
+
+
+def _device(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+class Desk:
+    """One desk.
+
+    Args:
+        choice: what to begin with.
+        values: parameters to begin with, before what is remembered of the device.
+        recorder, memory: where recordings and memories go.
+
+    Attributes:
+        version: grows whenever `state` changes.
+    """
+
+    def __init__(
+        self,
+        choice: Choice,
+        values: Mapping[str, float] | None = None,
+        *,
+        recorder: Recorder | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.recorder = Recorder() if recorder is None else recorder
+        self.recorder.tell = self.tell
+        self._memory = Memory() if memory is None else memory
+        self._lock = threading.RLock()
+        self._choice = choice
+        self._settings = Settings((VOCALS, "accompaniment"))
+        self._extra: dict[str, float] = {}  # of stems that this stream does not have
+        self._stream: Stream | None = None
+        self._spectrum: Spectrum | None = None
+        self._trouble = "starting"
+        self._wanted_model: str | None = None
+        self._preset = ""
+        self._notices: deque[tuple[float, str]] = deque(maxlen=_NOTICES)
+        self._restarts = 0
+        self._anew = threading.Event()
+        self._over = threading.Event()
+        self.version = 0
+        self._take_values(values or {})
+        self._pump = threading.Thread(target=self._run, name="realtime_sep desk", daemon=True)
+        self._attendant = threading.Thread(
+            target=self._attend, name="realtime_sep desk attendant", daemon=True
+        )
+
+    # ---- life
+
+    def start(self) -> None:
+        """Open the stream, and open it again whenever it ends."""
+        self._pump.start()
+        self._attendant.start()
+
+    def close(self) -> None:
+        """Stop everything; a recording is completed."""
+        self._over.set()
+        self._anew.set()
+        self._close_stream()
+        self._pump.join(15)
+        self.recorder.stop()
+        self._remember()
+
+    def _close_stream(self) -> None:
+        if (stream := self._stream) is not None:
+            stream.close()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._anew.clear()
+            try:
+                self._play()
+            except RealtimeSepError as error:
+                self._fail(str(error))
+            except Exception as error:  # whatever it is, the show goes on
+                self._fail(f"unexpected: {error!r}")
+            finally:
+                self._close_stream()
+                self._stream = None
+                self._changed()
+            if self._trouble:
+                self._anew.wait(_RETRY)
+
+    def _fail(self, reason: str) -> None:
+        if not self._over.is_set() and not self._anew.is_set():
+            if reason != self._trouble:
+                self.tell(reason)
+            self._trouble = reason
+            self._restarts += 1
+
+    def _play(self) -> None:
+        """One stream from opening to its end."""
+        with self._lock:
+            choice = self._choice
+        spec, config = choice.spec()
+        stream = open_stream(
+            choice.model, backend=spec, config=config, separator_options=choice.options
+        )
+        with self._lock:
+            if self._over.is_set() or choice != self._choice:
+                stream.close()
+                return
+            everything = {**self._extra, **self._settings.values}
+            self._settings = Settings(stream.info.stems)
+            self._take_values(everything)
+            stream.set_many(self._settings.values)
+            self._spectrum = spectrum = Spectrum(stream.info.samplerate)
+            self._stream, self._wanted_model = stream, None
+        blocks = stream.blocks()
+        stream.start()
+        self._trouble = ""
+        self._changed()
+        for block in blocks:
+            self.recorder.write(block)
+            spectrum.push(block)
+        if not self._over.is_set() and not self._anew.is_set():
+            self._trouble = ""  # a device that came to its own end begins again
+
+    def _attend(self) -> None:
+        """Bring what the engine says to where people see it."""
+        while not self._over.wait(_POLL):
+            stream = self._stream
+            if stream is None:
+                continue
+            with contextlib.suppress(RealtimeSepError):  # the other thread meets it as well
+                for line in stream.notices():
+                    self.tell(line)
+                if self._wanted_model is not None and not stream.switching:
+                    with self._lock:
+                        if stream.info.name == self._wanted_model:
+                            self._choice = replace(
+                                self._choice, model=self._wanted_model, options={}
+                            )
+                        self._wanted_model = None
+                    self._remember()
+                    self._changed()
+
+    def _changed(self) -> None:
+        self.version += 1
+
+    def tell(self, line: str) -> None:
+        """A line for people."""
+        self._notices.append((time.time(), line))
+        self._changed()
+
+    def _remember(self) -> None:
+        self._memory.keep(self._choice.device, self._choice.model, self._settings.values)
+
+    # ---- what people do
+
+    def command(self, message: Any) -> dict[str, Any]:
+        """Do what a message asks for; see docs/desk.md.
+
+        Returns:
+            What there is to answer beside "ok".
+
+        Raises:
+            RealtimeSepError: it cannot be done, and nothing has changed.
+        """
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise UsageError("a message is an object with a type")
+        name = message["type"]
+        actions: dict[str, Callable[..., dict[str, Any]]] = {
+            "set": self._on_set,
+            "preset": self._on_preset,
+            "model": self._on_model,
+            "device": self._on_device,
+            "devices": self._on_devices,
+            "record": self._on_record,
+        }
+        if name not in actions:
+            raise unknown("message type", name, actions)
+        return actions[name](_Fields(message))
+
+    def _on_set(self, fields: _Fields) -> dict[str, Any]:
+        values = fields.take("values", dict, {})
+        if (name := fields.take("name", str, "")) != "":
+            values = {**values, name: fields.rest.pop("value", None)}
+        fields.done()
+        if not values:
+            raise UsageError("set needs a name and a value")
+        self._set({key: -float("inf") if v is None else v for key, v in values.items()})
+        self._preset = ""
+        return {}
+
+    def _set(self, values: Mapping[str, float]) -> None:
+        with self._lock:
+            trial = Settings(self._settings.stems)
+            trial.values.update(self._settings.values)
+            for name, value in values.items():
+                trial.set(name, value)
+            if self._stream is not None:
+                self._stream.set_many(trial.values)
+            self._settings = trial
+        self._changed()
+
+    def _take_values(self, values: Mapping[str, float]) -> None:
+        """As many of these as there are parameters for; the others wait for theirs."""
+        for name, value in values.items():
+            try:
+                self._settings.set(name, value)
+                self._extra.pop(name, None)
+            except UsageError:
+                self._extra[name] = value
+
+    def _on_preset(self, fields: _Fields) -> dict[str, Any]:
+        name = fields.take("name", str)
+        fields.done()
+        preset = presets.find(name)
+        with self._lock:
+            self._set({k: v for k, v in preset.values.items() if k in self._settings.parameters})
+            self._preset = name
+        if preset.model is not None:
+            self._switch(preset.model)
+        self._remember()
+        return {}
+
+    def _on_model(self, fields: _Fields) -> dict[str, Any]:
+        name = fields.take("name", str)
+        fields.done()
+        self._switch(name)
+        return {}
+
+    def _switch(self, name: str) -> None:
+        known = catalogue.models()
+        if name not in known:
+            raise unknown("model", name, known)
+        with self._lock:
+            if self._stream is None or not self._stream_runs():
+                self._choose(replace(self._choice, model=name, options={}))
+            else:
+                self._wanted_model = name
+                self._stream.switch(name)
+        self._changed()
+
+    def _stream_runs(self) -> bool:
+        return not self._trouble
+
+    def _on_device(self, fields: _Fields) -> dict[str, Any]:
+        new = {}
+        for side in ("input", "output"):
+            if side in fields.rest:
+                value = fields.rest.pop(side)
+                if not isinstance(value, str | None):
+                    raise UsageError(f"{side} is a text or null")
+                new[side] = value or None
+        fields.done()
+        for value in new.values():  # a page is no way into the file system
+            if value is not None and value not in (self._choice.input, NULL):
+                known = {d["use"] for d in catalogue.devices()}
+                if value not in known:
+                    raise unknown("device", value, known)
+        self._remember()
+        with self._lock:
+            now, both = self._choice, (new.get("input"), new.get("output"))
+            source = both[0] if "input" in new else now.input
+            sink = both[1] if "output" in new else now.output
+            if NULL in both:  # it stands alone
+                source = sink = NULL
+            elif NULL in (source, sink) and not Choice(source).plays_file:
+                source, sink = (None if name == NULL else name for name in (source, sink))
+            choice = replace(now, input=source, output=sink)
+            choice.check()
+            self._choose(choice)
+        return {}
+
+    def _choose(self, choice: Choice) -> None:
+        """Open another stream; the old one fades out."""
+        self._choice = choice
+        self._trouble = "starting"
+        self._anew.set()
+        threading.Thread(target=self._close_stream, daemon=True).start()
+        self._changed()
+
+    def _on_devices(self, fields: _Fields) -> dict[str, Any]:
+        fields.done()
+        return {"devices": catalogue.devices(anew=True)}
+
+    def _on_record(self, fields: _Fields) -> dict[str, Any]:
+        on = fields.take("on", bool)
+        wanted = fields.take("buses", list, [OUTPUT])
+        format = fields.take("format", str, "flac")
+        fields.done()
+        if not all(isinstance(bus, str) for bus in wanted):
+            raise UsageError("buses are names")
+        if on:
+            stream = self._stream
+            if stream is None:
+                raise EngineError("nothing plays; there is nothing to record")
+            self.recorder.start(wanted, stream.info, format)
+        elif (done := self.recorder.stop()) is not None:
+            self.tell(f"recorded {done.seconds:.1f} s: {', '.join(map(str, done.files.values()))}")
+        self._changed()
+        return {}
+
+    # ---- what people see
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes seldom; plain data, silence is None."""
+        with self._lock:
+            stream, settings, choice = self._stream, self._settings, self._choice
+            trouble, wanted = self._trouble, self._wanted_model
+        recording = self.recorder.recording
+        state: dict[str, Any] = {
+            "version": self.version,
+            "running": stream is not None and not trouble,
+            "trouble": trouble,
+            "restarts": self._restarts,
+            "values": {k: v if v > -float("inf") else None for k, v in settings.values.items()},
+            "parameters": [
+                {
+                    "name": p.name,
+                    "label": p.label,
+                    "kind": p.kind,
+                    "unit": p.unit,
+                    "minimum": p.minimum,
+                    "maximum": p.maximum,
+                    "default": p.default,
+                }
+                for p in settings.parameters.values()
+            ],
+            "preset": self._preset,
+            "model": choice.model,
+            "switching": wanted,
+            "input": choice.input,
+            "output": choice.output,
+            "device": "",
+            "stems": list(settings.stems),
+            "buses": list(buses(settings.stems)),
+            "recording": None
+            if recording is None
+            else {
+                "take": recording.take,
+                "files": {bus: str(path) for bus, path in recording.files.items()},
+            },
+            "notices": [{"time": at, "text": text} for at, text in list(self._notices)[-5:]],
+        }
+        if stream is not None:
+            info, latency = stream.info, stream.latency
+            state |= {
+                "model": info.name,
+                "provider": info.provider,
+                "device": stream.device,
+                "samplerate": info.samplerate,
+                "latency": {
+                    "frames": latency.frames,
+                    "ms": latency.ms(latency.frames),
+                    "device_ms": latency.ms(latency.device),
+                },
+            }
+        return state
+
+    def meters(self) -> dict[str, Any]:
+        """Levels in dBFS and counters, now; cheap."""
+        stream = self._stream
+        if stream is None:
+            return {"levels": {}}
+        stats = stream.stats
+        music = [db for stem, db in stats.stem_peaks.items() if stem != VOCALS]
+        levels = {
+            "input": stats.input_peak,
+            VOCALS: stats.stem_peaks.get(VOCALS, -float("inf")),
+            MUSIC: max(music, default=-float("inf")),
+            "output": stats.output_peak,
+        }
+        recording = self.recorder.recording
+        return {
+            "levels": {k: round(v, 1) if v > -200 else None for k, v in levels.items()},
+            "loudness": round(stats.loudness, 1) if stats.loudness > -200 else None,
+            "load": round(stats.load, 4),
+            "worker_p99_ms": round(1e3 * stats.worker_p99, 3),
+            "hop_ms": round(1e3 * stats.hop / stats.samplerate, 3),
+            "late": stats.late_blocks,
+            "xruns": stats.xruns,
+            "elapsed": round(stats.elapsed, 2),
+            "recorded": None if recording is None else round(recording.seconds, 1),
+        }
+
+    def columns(self, after: int) -> tuple[int, bytes]:
+        """Columns of the spectrogram newer than number `after`, and the number of the newest."""
+        spectrum = self._spectrum
+        if spectrum is None:
+            return after, b""
+        new = list(spectrum.columns)
+        newest = new[-1][0] if new else 0
+        if newest < after:  # another stream began
+            after = 0
+        return newest, b"".join(data for number, data in new if number > after)
+
+
+class _Fields:
+    """The fields of a message, taken out one by one; what is left at the end is a mistake."""
+
+    def __init__(self, message: Mapping[str, Any]) -> None:
+        self.rest = {k: v for k, v in message.items() if k not in ("type", "id")}
+
+    def take(self, name: str, kind: type, *default: Any) -> Any:
+        if name not in self.rest and default:
+            return default[0]
+        value = self.rest.pop(name, None)
+        if not isinstance(value, kind):
+            raise UsageError(f"{name} is missing or is no {kind.__name__}")
+        return value
+
+    def done(self) -> None:
+        if self.rest:
+            raise UsageError(f"not understood: {', '.join(map(str, self.rest))}")

@@ -1,0 +1,244 @@
+"""The desk in a real browser: what is done on the page happens to the sound."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from .conftest import Running, level, start_desk, stop_desk
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as tool:
+        opened = tool.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield opened
+        with suppress(Exception):
+            opened.close()
+
+
+@pytest.fixture
+def desk(running: Running) -> Running:
+    """The desk with everything as at first."""
+    state = running.state()
+    first = {p["name"]: p["default"] for p in state["parameters"]}
+    assert running.command(type="set", values=first)["type"] == "ok"
+    if state["model"] != "center":
+        running.command(type="model", name="center")
+        running.until(lambda state: state["model"] == "center" and not state["switching"])
+    return running
+
+
+@pytest.fixture
+def page(browser: Any, desk: Running) -> Iterator[Any]:
+    made = open_page(browser, desk)
+    yield made
+    assert made.mistakes == []
+    made.context.close()
+
+
+def open_page(browser: Any, desk: Running, **size: int) -> Any:
+    # The page's policy forbids what the tools of the tests do, too.
+    context = browser.new_context(viewport={"width": 1360, "height": 800, **size}, bypass_csp=True)
+    page = context.new_page()
+    page.mistakes = []
+    page.on("pageerror", lambda error: page.mistakes.append(str(error)))
+    page.goto(desk.address)
+    page.wait_for_selector("#fader-vocals")
+    return page
+
+
+def fader(page: Any, name: str, db: float | None) -> None:
+    """Drag it there."""
+    page.evaluate(
+        "([id, value]) => { const f = document.getElementById(id); f.value = value;"
+        " f.dispatchEvent(new Event('input')); }",
+        [f"fader-{name}", -42.5 if db is None else db],
+    )
+
+
+def recorded(page: Any, desk: Running, seconds: float, *buses: str) -> dict[str, Any]:
+    """Press record, wait, press it again; what is in the files."""
+    page.evaluate("document.getElementById('more').open = true")
+    for box in page.query_selector_all("#buses input"):
+        box.set_checked(box.get_attribute("value") in buses)
+    page.click("#record")
+    files = desk.until(lambda state: state["recording"] is not None)["recording"]["files"]
+    assert set(files) == set(buses)
+    page.wait_for_selector("#record[aria-pressed=true]")
+    time.sleep(seconds)
+    page.click("#record")
+    desk.until(lambda state: state["recording"] is None)
+    assert "recorded" in page.wait_for_selector("#notices li").inner_text()
+    return {bus: soundfile.read(path)[0] for bus, path in files.items()}
+
+
+def test_the_vocals_fader_changes_the_output_by_what_it_says(page: Any, desk: Running) -> None:
+    fader(page, "music", None)
+    for db in (-12.0, 3.0):
+        fader(page, "vocals", db)
+        desk.until(lambda state, db=db: state["values"]["vocals"] == db)  # type: ignore[misc]
+        time.sleep(0.3)
+        files = recorded(page, desk, 1.2, "output", "vocals")
+        assert level(files["vocals"]) > -20, "there is a voice"
+        assert level(files["output"]) - level(files["vocals"]) == pytest.approx(db, abs=0.1)
+    assert page.inner_text("#strip-vocals .level").startswith("+3.0")
+    assert page.get_attribute("#fader-music", "aria-valuetext") == "off"
+
+
+def test_bypass_is_the_original(page: Any, desk: Running) -> None:
+    fader(page, "vocals", None)
+    page.click("#bypass")
+    page.wait_for_selector("#bypass[aria-pressed=true]")
+    time.sleep(0.5)
+    files = recorded(page, desk, 0.8, "output", "input")
+    np.testing.assert_allclose(files["output"], files["input"], atol=1e-6)
+
+
+def test_the_model_is_switched_while_it_plays(page: Any, desk: Running) -> None:
+    before = desk.state()
+    page.select_option("#model", "identity")
+    desk.until(lambda state: state["model"] == "identity" and not state["switching"])
+    page.wait_for_function("document.getElementById('model-now').textContent === 'identity'")
+    after = desk.state()
+    assert after["latency"]["ms"] < before["latency"]["ms"]
+    shown = f"{after['latency']['ms']:.1f} ms"
+    page.wait_for_function(f"document.getElementById('latency').textContent === '{shown}'")
+    assert after["restarts"] == before["restarts"]
+    assert after["elapsed"] > before["elapsed"]
+
+
+def test_keys_and_presets(page: Any, desk: Running) -> None:
+    page.keyboard.press("v")
+    page.keyboard.press("v")
+    desk.until(lambda state: state["values"]["vocals"] == -4)
+    page.keyboard.press("Shift+M")
+    desk.until(lambda state: state["values"]["music"] == 2)
+    page.keyboard.press("b")
+    desk.until(lambda state: state["values"]["bypass"] == 1)
+    page.keyboard.press("2")
+    state = desk.until(lambda state: state["preset"] == "practice")
+    assert (state["values"]["vocals"], state["values"]["bypass"]) == (-12, 0)
+    page.wait_for_selector("#presets [data-preset=practice][aria-pressed=true]")
+    page.focus("#fader-vocals")
+    page.keyboard.press("ArrowUp")
+    desk.until(lambda state: state["values"]["vocals"] == -11.5)
+
+
+def test_everything_has_a_name_and_can_be_reached(page: Any) -> None:
+    unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, select')]
+        .filter((e) => !e.disabled && !(e.getAttribute('aria-label') || e.textContent.trim()
+            || [...(e.labels || [])].some((l) => l.textContent.trim())))
+        .map((e) => e.outerHTML)""")
+    assert unnamed == []
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"fader-vocals", "fader-music", "bypass", "record", "model", "mute", "solo"} <= seen
+
+
+def test_two_pages_agree_within_a_tenth_of_a_second(page: Any, browser: Any, desk: Running) -> None:
+    other = open_page(browser, desk)
+    watch = """() => new Promise((done) => { const fader = document.getElementById('fader-vocals');
+        const look = () => fader.value === '-20' ? done(Date.now()) : setTimeout(look, 2);
+        look(); })"""
+    delays = []
+    for _ in range(3):
+        desk.command(type="set", name="vocals", value=0)
+        for each in (page, other):
+            each.wait_for_function("document.getElementById('fader-vocals').value === '0'")
+        time.sleep(0.5)  # our own move is over
+        moved = page.evaluate(
+            "() => { const f = document.getElementById('fader-vocals'); f.value = -20;"
+            " f.dispatchEvent(new Event('input')); return Date.now(); }"
+        )
+        delays.append(other.evaluate(watch) - moved)
+    assert min(delays) <= 100, delays
+    other.context.close()
+
+
+def test_a_reload_shows_what_is(page: Any, desk: Running) -> None:
+    fader(page, "vocals", -9)
+    desk.until(lambda state: state["values"]["vocals"] == -9)
+    page.reload()
+    page.wait_for_function("document.getElementById('fader-vocals')?.value === '-9'")
+    assert desk.state()["running"]
+
+
+def test_meters_move_and_the_picture_is_red_and_blue(page: Any) -> None:
+    time.sleep(2)
+    red, blue = page.evaluate("""() => { const c = document.getElementById('spectrum');
+        const d = c.getContext('2d').getImageData(c.width * 0.9, 0, c.width * 0.1, c.height).data;
+        let red = 0, blue = 0;
+        for (let i = 0; i < d.length; i += 4) {
+            red += d[i] > 90 && d[i] > 2 * d[i + 2];
+            blue += d[i + 2] > 90 && d[i + 2] > 2 * d[i];
+        }
+        return [red, blue]; }""")
+    assert red > 100, "a voice"
+    assert blue > 100, "music"
+    value = page.get_attribute("#strip-output .meter", "aria-valuenow")
+    assert -20 < float(value) <= 0
+
+
+def test_the_page_tells_that_the_engine_died_and_goes_on(browser: Any, tmp_path: Path) -> None:
+    made = start_desk(tmp_path, "--model", "identity")
+    try:
+        made.until(lambda state: state["running"])
+        page = open_page(browser, made)
+        page.wait_for_selector("#trouble", state="hidden")
+        fader(page, "music", -5)
+        made.until(lambda state: state["values"]["music"] == -5)
+        (engine,) = made.engines()
+        os.kill(engine, signal.SIGKILL)
+        page.wait_for_selector("#trouble:not([hidden])")
+        page.wait_for_function("document.getElementById('trouble').textContent.includes('died')")
+        page.wait_for_selector("#trouble", state="hidden", timeout=60_000)
+        assert made.state()["values"]["music"] == -5
+        # And the whole desk.
+        made.process.kill()
+        made.process.wait()
+        page.wait_for_function(
+            "document.getElementById('trouble').textContent.includes('No connection')"
+        )
+        assert page.mistakes == []
+        page.context.close()
+    finally:
+        if made.process.poll() is None:
+            stop_desk(made)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1360, 800), (390, 844), (820, 1180)])
+def test_nothing_is_wider_than_the_screen(
+    browser: Any, desk: Running, width: int, height: int
+) -> None:
+    page = open_page(browser, desk, width=width, height=height)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    covered = page.evaluate("""() => [...document.querySelectorAll('main button')]
+        .filter((e) => e.checkVisibility({visibilityProperty: true}))
+        .filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent)""")
+    assert covered == []
+    page.context.close()
