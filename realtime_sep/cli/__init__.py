@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from realtime_sep.cli import desk, devices, doctor, live, pipe, route, separate
+from realtime_sep.cli import desk, devices, doctor, live, pipe, route, separate, stream
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 PROGRAM = "realtime-sep"
@@ -42,6 +42,7 @@ app.command("live")(live.live)
 app.command("route")(route.route)
 app.command("separate")(separate.separate)
 app.command("pipe")(pipe.pipe)
+app.command("stream")(stream.stream)
 app.command("desk")(desk.desk)
 app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)
