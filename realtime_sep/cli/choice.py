@@ -15,11 +15,14 @@ AFFORDABLE = 0.6
 _TRIAL = 1.0
 
 
-def best_model() -> str:
+def best_model(without: str = "") -> str:
     """The installed model of the highest score that this machine computes in time, else "center".
 
     The score is the median SDR of the vocals in the model's own quality block; a model without one
     is never chosen unasked, nor is one below `GOOD`.
+
+    Args:
+        without: a model that is not meant.
     """
     from realtime_sep.errors import RealtimeSepError
     from realtime_sep.models import registry
@@ -28,7 +31,7 @@ def best_model() -> str:
         entries = registry.entries()
     except RealtimeSepError:  # a damaged manifest is told by `models`, and is no reason not to play
         return FALLBACK
-    scored = {name: _score(entry.quality) for name, entry in entries.items()}
+    scored = {name: _score(entry.quality) for name, entry in entries.items() if name != without}
     ranked = sorted((name for name in scored if scored[name] >= GOOD), key=lambda n: -scored[n])
     for name in ranked:
         try:
@@ -58,6 +61,8 @@ def cost(name: str) -> float:
 
     separator = load_separator(name)
     info = separator.info
+    if info.rtf > 1:  # it takes longer than it would be tried for
+        return info.rtf
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (info.hop, info.channels))
     hop = noise.astype(np.float32)
     stems = np.zeros((len(info.stems), info.hop, info.channels), np.float32)

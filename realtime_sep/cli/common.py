@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from realtime_sep.types import SeparatorInfo
+
 #: Where faders end.
 LOUDEST_DB = 6.0
 
@@ -42,6 +44,34 @@ def decibels(text: str) -> float:
     if not value <= LOUDEST_DB:
         raise typer.BadParameter(f"{text} dB is too loud; at most {LOUDEST_DB:.0f}")
     return value
+
+
+def separator_options(profile: str | None, provider: str | None) -> dict[str, Any]:
+    """What a separator is asked for besides its name."""
+    options = {"profile": profile, "provider": provider}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def offer_another(info: SeparatorInfo) -> None:
+    """Say so where a network takes longer than its audio lasts, and name one that does not."""
+    if info.rtf > 1:
+        from realtime_sep.cli.choice import best_model
+
+        complain(
+            f"{info.name} takes {info.rtf:.2g} s per second of audio on this machine "
+            f"({info.provider}) and will be late; --model {best_model(info.name)} keeps up"
+        )
+
+
+def stem_levels(texts: list[str] | None) -> dict[str, float]:
+    """Levels in dB by stem from `NAME=DB`, as typed."""
+    levels = {}
+    for text in texts or ():
+        name, equals, level = text.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"--stem {text!r}: give NAME=DB, like drums=-6 or bass=off")
+        levels[name] = decibels(level)
+    return levels
 
 
 def complain(text: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from realtime_sep.cli import choice
+from realtime_sep.cli.common import offer_another
 from realtime_sep.errors import ModelError
 from realtime_sep.models import registry
+from realtime_sep.types import SeparatorInfo
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **scores: float | None) -> None:
@@ -55,3 +58,18 @@ def test_a_damaged_registry_is_no_reason_not_to_play(monkeypatch: pytest.MonkeyP
 
 def test_cost_is_measured() -> None:
     assert 0 < choice.cost("identity") < choice.AFFORDABLE
+
+
+def test_another_one_than_the_one_that_is_too_slow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(monkeypatch, fine=6.0, great=7.0)
+    monkeypatch.setattr(choice, "cost", lambda name: 0.1)
+    assert choice.best_model(without="great") == "fine"
+    info = SeparatorInfo("great", ("vocals", "music"), 44100, 2, 256, 256, provider="CPU", rtf=2.5)
+    offer_another(info)
+    told = capsys.readouterr().err
+    assert "takes 2.5 s per second of audio on this machine (CPU)" in told
+    assert "--model fine keeps up" in told
+    offer_another(replace(info, rtf=0.9))
+    assert not capsys.readouterr().err
