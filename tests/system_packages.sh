@@ -3,8 +3,9 @@
 # as root on Debian or Ubuntu.  Never fails: what is missing is named, and its tests skip by name.
 set -u
 
-PACKAGES="libportaudio2 portaudio19-dev libasound2-plugins jackd2 pulseaudio pulseaudio-utils pipewire wireplumber
-    pipewire-pulse pipewire-jack dbus-daemon cmake ffmpeg chromium"
+PACKAGES="libportaudio2 portaudio19-dev libasound2-plugins jackd2 pulseaudio pulseaudio-utils
+    pipewire wireplumber pipewire-pulse pipewire-jack dbus-daemon cmake ffmpeg chromium
+    icecast2 nginx libnginx-mod-rtmp obs-studio xvfb"
 
 missing() {
     for package in $PACKAGES; do
@@ -29,6 +30,13 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 # jackd2 asks whether to grant real-time priority.
 echo 'jackd2 jackd/tweak_rt_limits boolean false' | debconf-set-selections 2>/dev/null
+# Passwords of a server that is never started as a service: tests bring a configuration of their own.
+echo 'icecast2 icecast2/icecast-setup boolean false' | debconf-set-selections 2>/dev/null
+# Servers are for the tests alone: none starts now, nor at the next boot.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && trap 'rm -f "$policy"' EXIT
+fi
 echo "system packages: installing $wanted"
 log=$(mktemp)
 install() {
@@ -41,6 +49,9 @@ install $wanted || for package in $wanted; do
     install "$package" || { echo "system packages: $package cannot be installed:"; tail -n 3 "$log"; }
 done
 rm -f "$log"
+for service in icecast2 nginx; do
+    case " $wanted " in *" $service "*) systemctl disable "$service" >/dev/null 2>&1 ;; esac
+done
 wanted=$(missing)
 [ -z "$wanted" ] || echo "system packages: tests that need these will skip: $wanted"
 exit 0
