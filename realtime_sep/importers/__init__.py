@@ -4,6 +4,6 @@ An importer is an entry point of the group `realtime_sep.importers`: a function 
 of `Importer`.  It leaves nothing half-written, and what it downloaded stays in the cache.
 """
 
-from realtime_sep.importers.protocol import Importer, Progress
+from realtime_sep.importers.protocol import Importer, Progress, Request
 
-__all__ = ["Importer", "Progress"]
+__all__ = ["Importer", "Progress", "Request"]

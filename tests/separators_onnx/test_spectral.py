@@ -90,9 +90,10 @@ def test_the_state_counts_every_hop_once(make: Any) -> None:
 def test_states_keep_apart(make: Any) -> None:
     separator = make(tiny.counting(("b", "a", "c")))
     run(separator, noise(128 * 7))
-    for states in (separator._states[1], separator._states[0]):
+    step = separator._step
+    for states in step._states:
         assert len({id(array) for array in states.values()}) == 3
-    newest = separator._states[separator._turn]
+    newest = step._states[step._turn]
     assert all(array == pytest.approx(7e-3) for array in newest.values())
 
 
