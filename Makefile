@@ -1,6 +1,7 @@
 # make demo [SONG=path]   the live path without a sound card; writes out/karaoke.wav, out/vocals.wav
 # make test               everything: linters, types, tests (system packages as root on Debian)
 # make scores [DATA=DIR]  scores every installed separator into docs/quality.md
+# make docs               the reference of the API, from its docstrings, into build/reference
 # make lint bench venv clean
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 PARTS := pyproject.toml setup.py native/build_cffi.py native/sources.txt \
          $(wildcard native/src/*.c native/src/*.h native/include/*.h)
 
-.PHONY: demo test lint native bench scores venv system clean
+.PHONY: demo test lint native bench docs scores venv system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -60,6 +61,9 @@ bench: $(READY)
 DATA ?= ../shared/data/eval
 scores: $(READY)
 	@$(BIN)/python benchmarks/scores.py "$(DATA)" $(MODELS)
+
+docs: $(READY)
+	@$(BIN)/python docs/reference.py
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info realtime_sep/_native*.so

@@ -6,14 +6,18 @@ The engine knows none of them by name.  A name that an entry point carries wins 
 from __future__ import annotations
 
 import inspect
+import os
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from realtime_sep import effects, separators
 from realtime_sep.effects import Effect
 from realtime_sep.errors import RealtimeSepError, UsageError, unknown
 from realtime_sep.separators import Separator
 from realtime_sep.types import SeparatorInfo
+
+if TYPE_CHECKING:
+    from realtime_sep.separators.batch import SpectralBatch
 
 SEPARATORS = "realtime_sep.separators"
 EFFECTS = "realtime_sep.effects"
@@ -37,7 +41,8 @@ def load_separator(
     """Make a separator for one stream.
 
     Args:
-        name: of a plugin or a model; see `available_separators()`.
+        name: of a plugin or a model; see `available_separators()`.  Options may follow it, as text:
+            `NAME:key=value,...` (see `with_options`).
         samplerate: Hz that it will be fed with.
         channels: of the audio it will be fed with.
         options: what this separator takes besides (`profile="stage"`, `provider="cuda"`, ...).
@@ -46,6 +51,8 @@ def load_separator(
         UsageError: unknown name (the nearest is suggested), or an option it does not take.
         ModelError: a model that is missing, damaged or foreign.
     """
+    name, told = with_options(name)
+    options = {**told, **options}
     factory = _find(SEPARATORS, name, separators.API_VERSION)
     if factory is None:
         from realtime_sep.models import registry
@@ -65,6 +72,57 @@ def load_separator(
             f"not at {samplerate} Hz with {channels}"
         )
     return made
+
+
+def load_batch(name: str, lanes: int, **options: Any) -> SpectralBatch | None:
+    """What computes many streams of one model together, or None where each is on its own.
+
+    Args:
+        name, options: as for `load_separator`.
+        lanes: streams at once, at most.
+
+    Raises:
+        UsageError, ModelError: as `load_separator`.
+    """
+    from realtime_sep.models import registry
+
+    entry = None if entry_points(group=SEPARATORS, name=name) else registry.find(name)
+    if entry is None or options.keys() - {"provider"}:
+        return None
+    from realtime_sep.separators.batch import load_batch
+
+    return load_batch(entry, lanes, **options)
+
+
+def with_options(spec: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of `NAME:key=value,...`; numbers and true/false become such.
+
+    Raises:
+        UsageError: options that are none.
+    """
+    if os.path.exists(spec):  # a file may be called anything
+        return spec, {}
+    name, _, rest = spec.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(
+                f"{spec!r}: options are NAME:key=value,key=value, and {part!r} is not one"
+            )
+        options[key] = _value(value)
+    return name, options
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 def load_effect(name: str, **parameters: float) -> Effect:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from realtime_sep.cli import desk, devices, doctor, live, pipe, route, separate, stream
+from realtime_sep.cli import desk, devices, doctor, live, pipe, route, separate, serve, stream
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 PROGRAM = "realtime-sep"
@@ -43,6 +43,7 @@ app.command("route")(route.route)
 app.command("separate")(separate.separate)
 app.command("pipe")(pipe.pipe)
 app.command("stream")(stream.stream)
+app.command("serve")(serve.serve)
 app.command("desk")(desk.desk)
 app.command("devices")(devices.devices)
 app.command("doctor")(doctor.doctor)

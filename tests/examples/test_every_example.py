@@ -171,6 +171,25 @@ def test_discord_like_bot() -> None:
     assert number(r"([\d.]+) ms of work", packets) < 20
 
 
+def test_websocket_client(song: Path) -> None:
+    """With a server as its docstring starts it; the stems add up to the song."""
+    serve = [sys.executable, "-m", "realtime_sep", "serve", "--port", "0", "--model", "center"]
+    with subprocess.Popen(
+        [*serve, "--clients", "1"], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[0]
+        said = run("websocket_client.py", song, "--url", url, "--seconds", "0.5")
+        server.terminate()
+    assert number(r"([\d.]+) ms late", said[0]) == pytest.approx(1e3 * (256 + 254) / 44100, abs=0.1)
+    stems = [
+        soundfile.read(song.with_name(f"song.{n}.wav"))[0] for n in ("vocals", "accompaniment")
+    ]
+    np.testing.assert_allclose(sum(stems), soundfile.read(song)[0][:22050], atol=1e-6)
+    (line,) = run("websocket_client.py", song, "--url", url, status=1)
+    assert line.startswith("websocket_client: ws://")
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
 def test_pipe(song: Path) -> None:
