@@ -86,6 +86,8 @@ def load_batch(name: str, lanes: int, **options: Any) -> SpectralBatch | None:
     """
     from realtime_sep.models import registry
 
+    name, told = with_options(name)
+    options = {**told, **options}
     entry = None if entry_points(group=SEPARATORS, name=name) else registry.find(name)
     if entry is None or options.keys() - {"provider"}:
         return None
