@@ -12,7 +12,15 @@ import typer
 
 from realtime_sep.cli import common
 from realtime_sep.cli.live import _stop_signal
-from realtime_sep.cli.options import Model, Music, Profile, Seconds, Vocals
+from realtime_sep.cli.options import (
+    Model,
+    Music,
+    Profile,
+    Provider,
+    Seconds,
+    StemLevels,
+    Vocals,
+)
 from realtime_sep.errors import RelayError, UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +46,10 @@ def stream(
     ],
     model: Model = None,
     profile: Profile = None,
+    provider: Provider = None,
     vocals: Vocals = None,
     music: Music = None,
-    stem: Annotated[
-        str | None, typer.Option("--stem", metavar="NAME", help="This stem alone, instead.")
-    ] = None,
+    levels: StemLevels = None,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -87,10 +94,9 @@ def stream(
     from realtime_sep.relay import place
     from realtime_sep.relay.run import Relay
 
-    if stem is not None and not (vocals is None and music is None):
-        raise UsageError("--stem is heard as it is: leave out --vocals and --music")
+    by_stem = common.stem_levels(levels)
     if vocals is None:
-        vocals = -math.inf if music is None else 0.0
+        vocals = -math.inf if music is None and not by_stem else 0.0
     here, there = place.source(source), place.target(target)
     if here.is_file and there.is_file and there.path.exists() and there.path.samefile(here.path):
         raise UsageError(f"{target}: would overwrite the source; choose another name")
@@ -105,14 +111,16 @@ def stream(
             common.checked_model(model),
             vocals=vocals,
             music=0.0 if music is None else music,
-            stem=stem,
+            levels=by_stem,
             codec=codec,
             bitrate=bitrate,
             reconnect=reconnect,
             tell=tell,
-            **({} if profile is None else {"profile": profile}),
+            **common.separator_options(profile, provider),
         ) as relay,
     ):
+        if relay.live:
+            common.offer_another(relay.info)
         failure: RelayError | None = None
         try:
             relay.run(stopped, seconds, lambda stats: watch(relay, stats))

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -131,8 +131,8 @@ class Relay:
     Args:
         source, target: see `place`.
         separator: a name for `load_separator`.
-        vocals, music: levels in dB.
-        stem: hear this one alone instead.
+        vocals, music: levels in dB, of the stem "vocals" and of all others.
+        levels: in dB, by the name of a stem, instead of those.
         codec, bitrate: see `sink.encoding`.
         reconnect: seconds for which a live source or a server may be away.
         tell: called with one line whenever something happens that a person wants to know; from
@@ -156,7 +156,7 @@ class Relay:
         *,
         vocals: float = -math.inf,
         music: float = 0.0,
-        stem: str | None = None,
+        levels: Mapping[str, float] | None = None,
         codec: str | None = None,
         bitrate: int | None = None,
         reconnect: float = 60.0,
@@ -172,7 +172,7 @@ class Relay:
             rate, channels = self._source.samplerate, self._source.channels
             self._separation = Separation(separator, rate, channels, outputs=(MIX,), **options)
             self.info: SeparatorInfo = self._separation.separator.info
-            _set_faders(self._separation, vocals, music, stem)
+            _set_faders(self._separation, vocals, music, levels or {})
             self.encoding: Encoding = encoding(target, codec, bitrate, rate, channels)
             self._picture: PictureFormat | None = None
             patience = self.info.latency / self.info.samplerate
@@ -226,11 +226,16 @@ class Relay:
         return self._source.samplerate
 
     @property
+    def _seconds(self) -> float:
+        """Length of the output so far."""
+        begin = self._timeline.begin
+        return 0.0 if begin is None else (self._timeline.position - begin) / self.samplerate
+
+    @property
     def stats(self) -> RelayStats:
         """Figures of this moment."""
         stats, timeline, rate = self._stats, self._timeline, self._source.samplerate
-        if timeline.begin is not None:
-            stats.seconds = (timeline.position - timeline.begin) / rate
+        stats.seconds = self._seconds
         stats.bytes_in, stats.bytes_out = self._source.bytes, self._sink.bytes
         stats.silent = timeline.silent_frames / rate
         stats.discarded = timeline.late_frames / rate
@@ -297,7 +302,7 @@ class Relay:
                 self._look(now, watch)
             if self._failed is not None:
                 raise self._failed
-            if stopped() or (seconds is not None and self._stats.seconds >= seconds):
+            if stopped() or (seconds is not None and self._seconds >= seconds):
                 return _End()
             if self._clocked and self._incoming.empty():
                 self._silence(self._timeline.overdue(now), now)
@@ -390,7 +395,7 @@ class Relay:
     def _finish(self, writer: threading.Thread, watch: Callable[[RelayStats], None]) -> None:
         """Bring out the separator's tail, and wait until everything is written."""
         if self._timeline.begin is None:
-            raise RelayError(f"{self._source.place}: holds no sound that can be decoded")
+            raise RelayError(f"{self._source.place}: no sound came")
         self._emit(self._separation.flush()[0])
         if self._resampler is not None:
             self._give(self._resampler.flush())
@@ -557,17 +562,18 @@ def _warm(separator: str, options: dict[str, Any]) -> None:
         separation.process(np.zeros((info.latency + 2 * info.hop, 2), np.float32))
 
 
-def _set_faders(separation: Separation, vocals: float, music: float, stem: str | None) -> None:
+def _set_faders(
+    separation: Separation, vocals: float, music: float, levels: Mapping[str, float]
+) -> None:
     info = separation.separator.info
-    if stem is not None:
-        if stem not in info.stems:
-            raise unknown("stem", stem, info.stems)
-        levels = [0.0 if name == stem else -math.inf for name in info.stems]
-    elif VOCALS not in info.stems:
+    for name in levels:
+        if name not in info.stems:
+            raise unknown("stem", name, info.stems)
+    if VOCALS not in info.stems and not levels:
         raise UsageError(
             f"{info.name!r} has no stem 'vocals' (it has {', '.join(info.stems)}); use --stem"
         )
-    else:
-        levels = [vocals if name == VOCALS else music for name in info.stems]
-    separation.faders.targets[: len(levels)] = [linear(level) for level in levels]
+    decibels = {name: vocals if name == VOCALS else music for name in info.stems} | dict(levels)
+    gains = [linear(decibels[name]) for name in info.stems]
+    separation.faders.targets[: len(gains)] = gains
     separation.faders.settle()

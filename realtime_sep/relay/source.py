@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,8 @@ from realtime_sep.types import Float32
 TIMEOUT = 10.0
 #: The same for HLS, which delivers a segment at a time.
 HLS_TIMEOUT = 30.0
+#: Protocols whose streams FFmpeg expects never to end: "input/output error" when they do.
+_ENDLESS = ("http", "https", "icecast")
 #: Packets in a row that cannot be decoded before the stream counts as broken: 4 s of AAC.
 _HOPELESS = 200
 
@@ -164,6 +167,8 @@ class Source:
             try:
                 packet = next(demuxed, None)
             except (av.error.FFmpegError, OSError) as error:
+                if self.live and self.place.scheme in _ENDLESS and error.errno == errno.EIO:
+                    break
                 raise RelayError(f"{self.place}: {_broken(error)}") from error
             if packet is None:
                 break

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_faders_and_stems(stream: Stream, tmp_path: Path) -> None:
     audio = song(1.0)
     film = make_film(tmp_path / "in.mkv", video=None, audio="pcm_f32le", sound=audio)
     stems = separate(audio, 48000, "center")
-    stream(film, "voice.wav", "--model", "center", "--stem", "vocals")
+    stream(film, "voice.wav", "--model", "center", "--stem", "accompaniment=off")
     stream(film, "quiet.wav", "--model", "center", "--vocals", "-6", "--music", "off")
     voice, quiet = (read_film(tmp_path / name).sound for name in ("voice.wav", "quiet.wav"))
     np.testing.assert_allclose(voice, stems["vocals"], rtol=0, atol=1e-7)
@@ -181,11 +182,10 @@ def test_pictures_are_copied_bit_for_bit(stream: Stream, tmp_path: Path) -> None
 def test_delay_of_the_separator_does_not_matter(
     stream: Stream, tmp_path: Path, profile: str
 ) -> None:
-    """Everything is in the middle here, so the stem "vocals" holds the beeps."""
-    more = ("--model", "center", "--stem", "vocals", "--profile", profile)
-    before, after = film_and_result(stream, tmp_path, "in.mkv", "out.mkv", *more, seconds=6.0)
-    late = np.array(after.offsets()[3:])
-    np.testing.assert_allclose(late, before.offsets()[3:], atol=1.5 / 48000)
+    more = ("--model", "center", "--profile", profile)
+    before, after = film_and_result(stream, tmp_path, "in.mkv", "out.mkv", *more)
+    assert len(after.offsets()) == 4
+    np.testing.assert_allclose(after.offsets(), before.offsets(), rtol=0, atol=EXACT)
 
 
 def test_gap_in_the_sound_is_silence(stream: Stream, tmp_path: Path) -> None:
@@ -247,13 +247,13 @@ def test_json(stream: Stream, tmp_path: Path) -> None:
 
 def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     """Ctrl-C finishes it: what was played until then is there, and can be read."""
-    film = make_film(tmp_path / "in.mkv", seconds=600, video=None, samplerate=48000)
-    target = tmp_path / "out.mp4"
+    film = make_film(tmp_path / "in.mkv", seconds=300, video=None)
+    target = tmp_path / "out.mov"
     target.write_bytes(b"old")
-    command = [*COMMAND, "--from", str(film), "--to", str(target), "--model", "center"]
+    command = [*COMMAND, "--from", str(film), "--to", str(target), "--codec", "pcm_s16le"]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as child:
         deadline = time.monotonic() + 60
-        while not (parts := traces(tmp_path)) or not (tmp_path / parts[0]).stat().st_size:
+        while not (parts := traces(tmp_path)) or (tmp_path / parts[0]).stat().st_size < 3e5:
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -264,7 +264,7 @@ def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
         assert child.wait(30) == 0, said
     assert "Traceback" not in said
     out = read_film(target)
-    assert len(out.sound) / out.samplerate > 0.05
+    assert len(out.sound) / out.samplerate > 1
     assert traces(tmp_path) == []
 
 
@@ -272,7 +272,7 @@ def test_seconds(stream: Stream, tmp_path: Path) -> None:
     film = make_film(tmp_path / "in.mkv", seconds=5)
     stream(film, "out.wav", *THROUGH, "--seconds", 2)
     out = read_film(tmp_path / "out.wav")
-    assert len(out.sound) / out.samplerate == pytest.approx(2, abs=0.2)
+    assert len(out.sound) / out.samplerate == pytest.approx(2, abs=0.05)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -315,8 +315,7 @@ def test_disk_full(stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("in.mkv", "icecast://host/x", ("--codec", "pcm"), "a radio server takes"),
         ("in.mkv", "out.mp4", ("--codec", "nonsense"), "no encoder 'nonsense'"),
         ("in.mkv", "out.mp4", ("--codec", "libx264"), "not for sound"),
-        ("in.mkv", "out.mp4", ("--stem", "drums"), "unknown stem 'drums'"),
-        ("in.mkv", "out.mp4", ("--stem", "vocals", "--vocals", "0"), "leave out --vocals"),
+        ("in.mkv", "out.mp4", ("--stem", "drums=0"), "unknown stem 'drums'"),
         ("in.mkv", "out.mp4", ("--model", "nonsense"), "nonsense"),
     ],
 )
@@ -421,69 +420,77 @@ def test_server_that_accepts_and_says_nothing(
 
 
 class Radio(BaseHTTPRequestHandler):
-    """Sends a film without saying how long it is, as radio does; then `after` happens."""
+    """Sends a film without saying how long it is, as radio does; each time the next one."""
 
-    body = b""
+    films: Any = iter(())
 
     def do_GET(self) -> None:
+        film = next(self.films, None)
+        if film is None:
+            self.send_error(404)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "video/mp2t")
         self.end_headers()
-        self.wfile.write(self.body)
+        self.wfile.write(film)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-@pytest.fixture
-def radio(tmp_path: Path) -> Any:
-    film = make_film(tmp_path / "film.ts", video="libx264", audio="aac")
-    kind = type("Station", (Radio,), {"body": film.read_bytes()})
-    with HTTPServer(("127.0.0.1", 0), kind) as server:
+@contextmanager
+def radio(*films: Path) -> Iterator[str]:
+    """A station that sends these, one after the other."""
+    station = type("Station", (Radio,), {"films": iter([film.read_bytes() for film in films])})
+    with HTTPServer(("127.0.0.1", 0), station) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
+        yield f"http://127.0.0.1:{server.server_port}/live"
         server.shutdown()
 
 
-def test_radio_that_ends(stream: Stream, tmp_path: Path, radio: HTTPServer) -> None:
+def live_film(directory: Path, **options: Any) -> Path:
+    path = directory / f"{options.get('samplerate', 48000)}.ts"
+    return make_film(path, video="libx264", audio="aac", **options)
+
+
+def test_radio_that_ends(stream: Stream, tmp_path: Path) -> None:
     """Without `--reconnect` the end is the end, and the file has everything."""
-    url = f"http://127.0.0.1:{radio.server_port}/live"
-    done = stream(url, "out.mp4", *THROUGH, "--reconnect", 0, "--json")
+    with radio(live_film(tmp_path)) as url:
+        done = stream(url, "out.mp4", *THROUGH, "--reconnect", 0, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["live"] is True
     assert len(read_film(tmp_path / "out.mp4").flashes()) == 4
 
 
-def test_radio_that_comes_back(stream: Stream, tmp_path: Path, radio: HTTPServer) -> None:
-    """Every connection plays the film from its beginning: sound and picture stay together."""
-    url = f"http://127.0.0.1:{radio.server_port}/live"
-    done = stream(url, "out.mp4", *THROUGH, "--seconds", 7, "--json")
+@pytest.mark.parametrize("samplerate", [48000, 44100])
+def test_radio_that_comes_back(stream: Stream, tmp_path: Path, samplerate: int) -> None:
+    """It begins anew, with another sample rate at worst: sound and picture stay together."""
+    with radio(live_film(tmp_path), live_film(tmp_path, samplerate=samplerate)) as url:
+        done = stream(url, "out.mp4", *THROUGH, "--seconds", 7, "--json")
     assert done.returncode == 0, done.stderr
-    stats = json.loads(done.stdout)["stats"]
-    assert stats["source_losses"] >= 1
-    assert f"http://127.0.0.1:{radio.server_port}/live: is back" in done.stderr
+    assert f"{url}: is back" in done.stderr
+    assert json.loads(done.stdout)["stats"]["source_losses"] == 1
     film = read_film(tmp_path / "out.mp4")
+    assert film.samplerate == 48000
     assert len(film.flashes()) >= 6
-    np.testing.assert_allclose(film.offsets()[:6], film.offsets()[0], atol=1e-4)
-    np.testing.assert_allclose(film.offsets()[:6], 0, atol=1e-3)
+    np.testing.assert_allclose(film.offsets()[:6], 0, atol=1.5e-3)
 
 
-def test_radio_that_stays_away(stream: Stream, tmp_path: Path, radio: HTTPServer) -> None:
-    """The file has what came, and the status says that it was not all."""
-    radio.RequestHandlerClass.do_HEAD = None
-    served = threading.Event()
-
-    class Once(radio.RequestHandlerClass):  # type: ignore[name-defined, misc]
-        def do_GET(self) -> None:
-            if served.is_set():
-                self.send_error(404)
-            else:
-                served.set()
-                super().do_GET()
-
-    radio.RequestHandlerClass = Once
-    url = f"http://127.0.0.1:{radio.server_port}/live"
-    done = stream(url, "out.mp4", *THROUGH, "--reconnect", 1.5)
+def test_radio_that_comes_back_with_another_picture(stream: Stream, tmp_path: Path) -> None:
+    """A file has one picture: it ends there, complete."""
+    first = live_film(tmp_path)
+    other = make_film(tmp_path / "other.ts", video="mpeg4", audio="aac")
+    with radio(first, other) as url:
+        done = stream(url, "out.mp4", *THROUGH)
     assert done.returncode == 1
-    assert "did not come back in 2 s" in done.stderr or "did not come back in 1 s" in done.stderr
+    assert "is back with another picture; out.mp4 ends here" in done.stderr
+    assert len(read_film(tmp_path / "out.mp4").flashes()) == 4
+
+
+def test_radio_that_stays_away(stream: Stream, tmp_path: Path) -> None:
+    """The file has what came, and the status says that it was not all."""
+    with radio(live_film(tmp_path)) as url:
+        done = stream(url, "out.mp4", *THROUGH, "--reconnect", 1.5)
+    assert done.returncode == 1
+    assert "did not come back in 2 s" in done.stderr
     assert len(read_film(tmp_path / "out.mp4").flashes()) == 4

@@ -144,7 +144,7 @@ def in_time(film: Film, tolerance: float = 2e-3) -> None:
 # --- Icecast -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mount", ["live.mp3", "live.opus", "live.flac", "live.aac"])
+@pytest.mark.parametrize("mount", ["live.mp3", "live.opus"])
 def test_radio_from_radio(icecast: Icecast, tmp_path: Path, mount: str) -> None:
     """A listener of the relayed station hears what a listener of the first one would."""
     film = make_film(tmp_path / "in.mkv", seconds=60, video=None, sound=np.tile(song(2), (30, 1)))
@@ -203,7 +203,7 @@ def test_radio_server_is_restarted(icecast: Icecast, tmp_path: Path, film: Path)
 
 
 def test_stalled_source_is_silence(icecast: Icecast, rtmp: Rtmp, tmp_path: Path) -> None:
-    """The sender is stopped for 6 s: listeners stay, and hear silence meanwhile."""
+    """The sender is stopped for 5 s: listeners stay, and hear silence meanwhile."""
     made = make_film(tmp_path / "in.mp4", seconds=60, video=None, audio="aac")
     with (
         sending(made, rtmp.url("in"), tmp_path / "send.log") as sender,
@@ -213,22 +213,22 @@ def test_stalled_source_is_silence(icecast: Icecast, rtmp: Rtmp, tmp_path: Path)
         assert running.running, running.said
         begin = time.monotonic()
         listener = threading.Thread(
-            target=record, args=(icecast.listen("live.flac"), tmp_path / "heard.flac", 12)
+            target=record, args=(icecast.listen("live.flac"), tmp_path / "heard.flac", 10)
         )
         listener.start()
-        time.sleep(3)
+        time.sleep(2)
         sender.send(signal.SIGSTOP)
-        time.sleep(6)
+        time.sleep(5)
         sender.send(signal.SIGCONT)
         listener.join()
         took = time.monotonic() - begin
         report = running.end()
     heard = read_film(tmp_path / "heard.flac")
-    assert len(heard.sound) / heard.samplerate == pytest.approx(12, abs=0.5)
+    assert len(heard.sound) / heard.samplerate == pytest.approx(10, abs=0.5)
     assert took < 20  # the stream went on by the clock
-    assert report["stats"]["silent"] > 3
-    longest = max(np.diff([0.0, *heard.beeps(), 12.0]))
-    assert 3 < longest < 9
+    assert report["stats"]["silent"] > 2
+    longest = max(np.diff([0.0, *heard.beeps(), 10.0]))
+    assert 2.5 < longest < 8
     assert running.status == 0
 
 
@@ -239,9 +239,9 @@ def test_film_through_rtmp(rtmp: Rtmp, tmp_path: Path, film: Path) -> None:
     """RTMP in, RTMP out: flashes and beeps arrive together, the voice's delay notwithstanding."""
     with (
         sending(film, rtmp.url("in"), tmp_path / "send.log"),
-        relaying(rtmp.url("in"), rtmp.url("out"), "--model", "center", "--stem", "vocals") as run,
+        relaying(rtmp.url("in"), rtmp.url("out"), "--model", "center") as run,
     ):
-        out = record(rtmp.url("out"), tmp_path / "out.mkv", 8)
+        out = record(rtmp.url("out"), tmp_path / "out.mkv", 5)
         report = run.end()
     assert run.status == 0
     assert report["live"] is True
@@ -257,9 +257,9 @@ def test_sender_is_restarted(rtmp: Rtmp, tmp_path: Path, film: Path) -> None:
     with relaying_after(rtmp, film, tmp_path, target) as (running, sender):
         time.sleep(3)
         sender.kill()
-        time.sleep(2)
+        time.sleep(1.5)
         with sending(film, rtmp.url("in"), tmp_path / "again.log"):
-            time.sleep(6)
+            time.sleep(5)
             report = running.end()
     assert running.status == 0
     out = read_film(target)
@@ -286,13 +286,13 @@ def relaying_after(
 def test_server_is_restarted(rtmp: Rtmp, tmp_path: Path, film: Path) -> None:
     """Both ends go with it; both come back, and the picture begins with a whole one."""
     with relaying_after(rtmp, film, tmp_path, rtmp.url("out")) as (running, _):
-        time.sleep(4)
+        time.sleep(2)
         rtmp.process.kill()
         running.has_said("trying again")
         rtmp.start()
         with sending(film, rtmp.url("in"), tmp_path / "again.log"):
             until(lambda: running.said.count("is back") >= 2, SOON, "both ends")
-            out = record(rtmp.url("out"), tmp_path / "out.mkv", 6)
+            out = record(rtmp.url("out"), tmp_path / "out.mkv", 4)
             report = running.end()
     assert running.status == 0
     assert report["stats"]["source_losses"] == 1
@@ -432,17 +432,19 @@ def test_garbage_over_udp(tmp_path: Path) -> None:
 # --- at length -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_stays(rtmp: Rtmp, tmp_path: Path, film: Path) -> None:
-    """A server that is away for long fills nothing."""
+    """A film of any length passes through."""
     with relaying_after(rtmp, film, tmp_path, tmp_path / "out.mkv") as (running, _):
-        time.sleep(6)
+        time.sleep(5)
         before = running.memory
-        time.sleep(15)
+        time.sleep(10)
         after = running.memory
         running.end()
     assert after - before < 10e6
 
 
+@pytest.mark.slow
 def test_unplugged_network(tmp_path: Path, film: Path) -> None:
     """A sender that vanishes without a word (UDP knows no end): given up in time, file complete."""
     port = free_port(2)
