@@ -44,6 +44,8 @@ system:
 
 # The quick tests first, so that most mistakes are seen at once.
 test: system $(READY) lint
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyaudio>=0.2.14' || \
+		echo "PyAudio cannot be built (apt install portaudio19-dev); its tests will skip"
 	$(BIN)/python -m pytest -q -m "not slow and not server and not browser"
 	$(BIN)/python -m pytest -q -m "slow or server or browser"
 
