@@ -64,7 +64,7 @@ def _answer() -> PortAudio:
     from realtime_sep.io import portaudio
 
     try:
-        sd = portaudio.load()
+        sd = portaudio.load(jack=True)
     except DeviceError as error:
         return PortAudio(error=str(error))
     apis = [api["name"] for api in sd.query_hostapis()]

@@ -159,11 +159,14 @@ class PortAudioSpec:
         except (UsageError, DeviceError):
             if not jack.running():
                 raise
-            ends = self._ends(load(anew=True, jack=True))
+            sounddevice = load(anew=True, jack=True)
+            try:
+                ends = self._ends(sounddevice)
+            finally:
+                unload(sounddevice)
         if "JACK" in ends.api:
-            unload(sounddevice)
             return JackSpec(ends.input["name"], ends.output["name"]).open(config)
-        return PortAudioDevice(sounddevice, ends, config)
+        return PortAudioDevice(load(), ends, config)
 
     def _ends(self, sounddevice: Any) -> Ends:
         return Ends(listing(sounddevice), self.input, self.output, self.api, self.latency)

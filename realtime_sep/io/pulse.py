@@ -181,8 +181,7 @@ class Watch:
         try:
             import pulsectl
 
-            with pulsectl.Pulse("realtime-sep watch", connect=False) as server:
-                server.connect(timeout=_PATIENCE)
+            with pulsectl.Pulse("realtime-sep watch") as server:
                 there = [("source", s) for s in server.source_list()]
                 there += [("sink", s) for s in server.sink_list()]
                 watched = [

@@ -133,7 +133,7 @@ class FakePortAudio:
     def __init__(self) -> None:
         self.default = type("default", (), {"device": {"input": 0, "output": 0}})
         self.opened: list[dict[str, Any]] = []
-        self._initialized = 1
+        self._initialized, self.jack = 1, True
 
     def query_devices(self) -> list[dict[str, Any]]:
         return [
@@ -146,6 +146,7 @@ class FakePortAudio:
                 "default_samplerate": rate,
             }
             for i, (name, api, inputs, outputs, rate) in enumerate(self.DEVICES)
+            if self.jack or api == 0
         ]
 
     def query_hostapis(self, index: int | None = None) -> Any:
@@ -166,7 +167,12 @@ class FakePortAudio:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> FakePortAudio:
     fake = FakePortAudio()
-    monkeypatch.setattr(portaudio, "load", lambda **_: fake)
+
+    def load(anew: bool = False, jack: bool = False) -> FakePortAudio:
+        fake._initialized, fake.jack = 1, jack
+        return fake
+
+    monkeypatch.setattr(portaudio, "load", load)
     monkeypatch.setattr(ends.pulse, "endpoints", list)
     monkeypatch.setattr(portaudio.jack, "running", lambda: False)
     return fake
@@ -200,6 +206,7 @@ def test_jack_is_opened_without_portaudio(
             asked.append((self.input, self.output))
 
     monkeypatch.setattr(portaudio, "JackSpec", Spec)
+    monkeypatch.setattr(portaudio.jack, "running", lambda: True)
     PortAudioSpec("player").open(StreamConfig())
     assert asked == [("player", "system")]  # the default beside it
     assert machine._initialized == 0, "PortAudio must not be a client when the server dies"
@@ -217,14 +224,20 @@ def test_name_with_host_api(machine: FakePortAudio) -> None:
 
 def test_pairs_of_two_host_apis_are_refused(machine: FakePortAudio) -> None:
     with pytest.raises(DeviceError, match=r"player.*JACK.*HDA.*ALSA.*one host API"):
-        PortAudioSpec("player", "HDA").open(StreamConfig())
+        chosen(machine, PortAudioSpec("player", "HDA"))
 
 
-def test_unknown_names_are_suggested(machine: FakePortAudio) -> None:
-    with pytest.raises(UsageError, match="did you mean 'player'"):
-        PortAudioSpec("palyer", "system").open(StreamConfig())
-    with pytest.raises(UsageError, match="host API"):
-        PortAudioSpec(api="ASIO").open(StreamConfig())
+def test_unknown_names_are_suggested(
+    machine: FakePortAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portaudio.jack, "running", lambda: True)
+    for spec, message in (
+        (PortAudioSpec("palyer", "system"), "did you mean 'player'"),
+        (PortAudioSpec(api="ASIO"), "host API"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            spec.open(StreamConfig())
+        assert machine._initialized == 0, "PortAudio keeps no JACK client"
 
 
 def test_buses_that_do_not_fit(machine: FakePortAudio) -> None:

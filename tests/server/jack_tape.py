@@ -28,10 +28,10 @@ except (ImportError, OSError) as error:  # the package, or the library
 class Tape:
     """Name of the client: "tape"."""
 
-    def __init__(self, server: JackServer, channels: int = 2) -> None:
+    def __init__(self, server: JackServer, channels: int = 2, heard: int = 2) -> None:
         self._client = jack.Client("tape", servername=server.name, no_start_server=True)
         self._outs = [self._client.outports.register(f"out_{c}") for c in range(channels)]
-        self._ins = [self._client.inports.register(f"in_{c}") for c in range(channels)]
+        self._ins = [self._client.inports.register(f"in_{c}") for c in range(heard)]
         self._playing: tuple[Any, Any] | None = None
         self._position = 0
         self._done = threading.Event()
@@ -41,16 +41,19 @@ class Tape:
         self._client.set_process_callback(self._process)
         self._client.activate()
 
-    def wire(self, client: str, inputs: str = "input", outputs: str = "mix") -> None:
-        """Connect by hand: to the ports `inputs_1`, ... and from `outputs_1`, ... of a client."""
-        for port in self._ins:  # whatever was there before
-            self._client.get_port_by_name(port.name)
-            for other in self._client.get_all_connections(port):
-                self._client.disconnect(other, port)
-        for number, (out, in_) in enumerate(zip(self._outs, self._ins, strict=True), 1):
-            if not self._client.get_all_connections(out):
-                self._client.connect(out, f"{client}:{inputs}_{number}")
-            self._client.connect(f"{client}:{outputs}_{number}", in_)
+    def wire(self, client: str, *buses: str) -> None:
+        """Connect by hand: to the inputs of a client, and from its buses (default: the mix)."""
+        for number, port in enumerate(self._outs, 1):
+            self._connect(port, f"{client}:input_{number}")
+        buses = buses or ("mix",)
+        names = [f"{client}:{bus}_{number}" for bus in buses for number in (1, 2)]
+        for name, port in zip(names, self._ins, strict=True):
+            self._connect(name, port)
+
+    def _connect(self, source: Any, sink: Any) -> None:
+        own, other = (sink, source) if isinstance(source, str) else (source, sink)
+        if other not in {port.name for port in self._client.get_all_connections(own)}:
+            self._client.connect(source, sink)
 
     def _process(self, frames: int) -> None:
         playing, now = self._playing, self._client.last_frame_time
@@ -74,7 +77,7 @@ class Tape:
 
     def run(self, audio: Float32) -> Float32:
         """Play all of it (whole cycles); what came in meanwhile, as long."""
-        recorded = np.zeros_like(audio)
+        recorded = np.zeros((len(audio), len(self._ins)), np.float32)
         self._position, self._expected, self.lost = 0, None, 0
         self._done.clear()
         self._playing = audio, recorded
