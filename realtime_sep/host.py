@@ -19,6 +19,7 @@ from typing import Any
 
 from realtime_sep import native
 from realtime_sep.errors import DeviceError, EngineError, RealtimeSepError, UsageError
+from realtime_sep.parameters import Parameter
 from realtime_sep.recovery import Recovery
 from realtime_sep.rig import CALLBACKS, PRIORITY, Plan, Records, Rig
 from realtime_sep.separators import SeparatorFactory
@@ -47,6 +48,7 @@ class Opened:
     info: SeparatorInfo
     latency: Latency
     device: str
+    parameters: tuple[Parameter, ...] = ()
 
 
 class Host:
@@ -78,7 +80,7 @@ class Host:
     def opened(self) -> Opened:
         """Separator, latency and device; the device's own part is known after `start`."""
         latency = replace(self._rig.latency, device=self._device.latency)
-        return Opened(self._rig.info, latency, self._device.description)
+        return Opened(self._rig.info, latency, self._device.description, self._rig.parameters)
 
     @property
     def captured(self) -> Float32 | None:

@@ -264,6 +264,7 @@ class BridgeConfig:
     prefill: int
     latency: int
     ceiling: float = 10 ** (-1 / 20)
+    longest: int = 0
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,8 @@ class Bridge(_Owner):
         outs = ffi.NULL if outputs is None else outputs._handle
         wakes = ffi.NULL if wake is None else wake._handle
         made = lib.rs_bridge_new(ffi.new("rs_bridge_config *", astuple(config)), ins, outs, wakes)
-        self._handle = _own(made, lib.rs_bridge_free, "bridge", ins, outs, wakes)
+        self._held: list[object] = []  # as long as the C side may use it
+        self._handle = _own(made, lib.rs_bridge_free, "bridge", ins, outs, wakes, self._held)
         self._stats = ffi.new("rs_bridge_stats *")
         self._buckets = np.zeros(128, np.uint64)
 
@@ -342,6 +344,19 @@ class Bridge(_Owner):
     def set_dry(self, gain: float) -> None:
         """Gain of the dry signal that late blocks fade to; 0 is silence.  1 at first."""
         lib.rs_bridge_set_dry(self._handle, gain)
+
+    def set_latency(self, frames: int) -> None:
+        """What comes out is now so far behind what comes in: the dry signal is to be, too."""
+        lib.rs_bridge_set_latency(self._handle, frames)
+
+    def play(self, source: Float32) -> None:
+        """Let `source` `(frames, channels)` enter instead of the device's input, again and again.
+
+        Only before the first callback.
+        """
+        source = ffi.from_buffer("float[]", _frames(source, self.config.channels, "source"))
+        self._held.append(source)
+        lib.rs_bridge_play(self._handle, source, len(source) // self.config.channels)
 
     def enter(self, *, pause: float = 0.0, now: bool = False) -> None:
         """Fade in once what comes in comes out; only before the first callback.

@@ -68,8 +68,8 @@ def _fader(name: str, label: str) -> tuple[Parameter, ...]:
     )
 
 
-def parameters(stems: Iterable[str]) -> dict[str, Parameter]:
-    """All parameters of a stream with these stems, by name.
+def parameters(stems: Iterable[str], effects: Iterable[Parameter] = ()) -> dict[str, Parameter]:
+    """All parameters of a stream with these stems and effects, by name.
 
     `music` is the group of all stems that are not vocals; a stem's own fader works within it.
     """
@@ -82,6 +82,7 @@ def parameters(stems: Iterable[str]) -> dict[str, Parameter]:
         Parameter("wet", 1.0, 0.0, 1.0, "", "number", "Separation"),
         Parameter("bypass", 0, 0, 1, "", "switch", "Bypass"),
         Parameter("master", 0.0, -120.0, LOUDEST_DB, "dB", "level", "Master"),
+        *effects,
     ]
     return {parameter.name: parameter for parameter in every}
 
@@ -115,16 +116,24 @@ class Settings:
 
     Args:
         stems: of the stream.
+        effects: parameters of its effects, by full names such as "reverb.mix".
 
     Attributes:
         parameters: descriptions by name.
         values: by name.
     """
 
-    def __init__(self, stems: Iterable[str]) -> None:
+    def __init__(self, stems: Iterable[str], effects: Iterable[Parameter] = ()) -> None:
         self.stems = tuple(stems)
-        self.parameters = parameters(self.stems)
+        self.effects = tuple(effects)
+        self.parameters = parameters(self.stems, self.effects)
         self.values = {name: p.default for name, p in self.parameters.items()}
+
+    def copy(self) -> Settings:
+        """Another one that stands where this one does."""
+        other = Settings(self.stems, self.effects)
+        other.values.update(self.values)
+        return other
 
     def set(self, name: str, value: float) -> None:
         """Turn a parameter.

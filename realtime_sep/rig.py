@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,17 @@ from realtime_sep.errors import RealtimeSepError, UsageError
 from realtime_sep.io.device import Device, DeviceSpec
 from realtime_sep.latency import stream_latency
 from realtime_sep.native import Bridge, BridgeConfig, BridgeStats, Ring, Wake
+from realtime_sep.parameters import Parameter
 from realtime_sep.plugins import load_effect, load_separator
 from realtime_sep.separators import Separator, SeparatorFactory
 from realtime_sep.shared import SharedRecord
 from realtime_sep.types import EVERY_STEM, Latency, SeparatorInfo, StreamConfig
-from realtime_sep.worker import CONTROLS, COUNTERS, MAX_STEMS, Worker, tap_width
+from realtime_sep.worker import CONTROLS, COUNTERS, MAX_STEMS, MAX_TURNS, Worker, tap_width
 
 #: Seconds of audio that the rings hold: more than any stall that is worth surviving.
 RING_SECONDS = 2.0
+#: Longest latency of a separator that another one may be switched to.
+LONGEST_SECONDS = 4.0
 #: Seconds of stems that wait for a reader of `Stream.blocks()`.
 TAP_SECONDS = 2.0
 #: Seconds without a callback after which a device that has a clock counts as gone: longer than any
@@ -76,6 +80,7 @@ class Records:
         with self.controls.writing() as fields:
             for name in ("gains", "wet", "master", "dry"):
                 fields[name] = 1
+            fields["turns"] = float("nan")
 
 
 class Rig:
@@ -105,10 +110,11 @@ class Rig:
         config = plan.config
         self._device, self._records = device, records
         self._fresh = before is None or before.info.samplerate != device.samplerate
+        self._turns: list[tuple[Parameter, Callable[[float], None]]]
         if before is None or self._fresh:
             self._engine = self._make(plan)
         else:
-            self._engine = before._engine
+            self._engine, self._turns = before._engine, before._turns
         self._mended = (0, 0, 0) if before is None else before._mended_so_far()
         self._totals = None if before is None else before.stats()
         self._guard = config.guard
@@ -129,6 +135,7 @@ class Rig:
                 guard=config.guard,
                 prefill=latency.bridge,
                 latency=latency.frames,
+                longest=round(LONGEST_SECONDS * engine.samplerate),
             ),
             self._in,
             self._out,
@@ -149,6 +156,7 @@ class Rig:
             records.counters,
             records.controls,
             tap=self._tap,
+            turns=[turn for _, turn in self._turns],
             patient=not device.paced,
             priority=PRIORITY if config.realtime else 0,
         )
@@ -173,6 +181,7 @@ class Rig:
         for name in config.outputs:
             buses.extend(info.stems if name == EVERY_STEM else [name])
         effects = [load_effect(e) if isinstance(e, str) else e for e in plan.effects]
+        self._turns = _turns(plan, effects)
         return Engine(separator, outputs=buses, effects=effects, limiter=config.limiter)
 
     @property
@@ -192,6 +201,11 @@ class Rig:
             effects=self._engine.effects_latency,
             limiter=self._engine.limiter_latency,
         )
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Of the effects, by full names."""
+        return tuple(parameter for parameter, _ in self._turns)
 
     def prepare(self, plan: Plan) -> Strand:
         """Load the separator of another plan, ready to take over; slow, in a thread of its own.
@@ -291,6 +305,23 @@ class Rig:
         """What the separator wants people to know."""
         notice = getattr(self._engine.separator, "notice", None)
         return None if notice is None else str(notice)
+
+
+def _turns(
+    plan: Plan, effects: Sequence[Effect]
+) -> list[tuple[Parameter, Callable[[float], None]]]:
+    """The parameters of all effects, and what turns each."""
+    turns: list[tuple[Parameter, Callable[[float], None]]] = []
+    used: list[str] = []
+    for given, effect in zip(plan.effects, effects, strict=True):
+        name = given if isinstance(given, str) else type(effect).__name__.lower()
+        used.append(name)
+        if used.count(name) > 1:
+            name = f"{name}{used.count(name)}"
+        for p in effect.parameters:
+            full = replace(p, name=f"{name}.{p.name}", label=p.label or f"{name}: {p.name}")
+            turns.append((full, partial(effect.set, p.name)))
+    return turns[:MAX_TURNS]
 
 
 def _place_tap(memory: Any, engine: Engine) -> Ring:

@@ -269,7 +269,8 @@ class Stream:
         self._notices: list[str] = []
         self._attending = threading.Lock()
         self._switching = 0
-        self._settings = Settings(self.info.stems)
+        self._settings = Settings(self.info.stems, self._opened.parameters)
+        self._turned: set[str] = set()
         self._turning = threading.Lock()
         self.set_many({"vocals": vocals, "music": music})
 
@@ -369,7 +370,8 @@ class Stream:
         Args:
             name: "vocals", "music" (every other stem) or the name of a stem, in dB, minus infinity
                 (silence) to +6; "master" likewise; "vocals.mute", "music.solo" and the like, and
-                "bypass" (the original), on or off; "wet", 0 (the original) to 1.
+                "bypass" (the original), on or off; "wet", 0 (the original) to 1; and those of
+                effects, such as "reverb.mix".
 
         Raises:
             UsageError: there is no such parameter, or it does not go so far.
@@ -379,11 +381,11 @@ class Stream:
     def set_many(self, values: Mapping[str, float]) -> None:
         """Turn several parameters at once; all of them or, with an error, none."""
         with self._turning:
-            trial = Settings(self._settings.stems)
-            trial.values.update(self._settings.values)
+            trial = self._settings.copy()
             for name, value in values.items():
                 trial.set(name, value)
             self._settings = trial
+            self._turned |= values.keys()
             self._steer(trial.gains())
 
     @property
@@ -409,6 +411,9 @@ class Stream:
                 gains.master,
             )
             fields["dry"] = max(heard) if dry else 0.0
+            for i, parameter in enumerate(self._settings.effects):
+                if parameter.name in self._turned:  # others are as their effect was given
+                    fields["turns"][i] = self._settings.values[parameter.name]
 
     def switch(self, separator: str | SeparatorFactory, **options: Any) -> None:
         """Let another separator take over while audio flows, by a crossfade.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from realtime_sep.types import Float32
 
 #: Most stems and buses that the shared records have room for.
 MAX_STEMS = 8
+#: Most parameters of effects that can be turned live.
+MAX_TURNS = 64
 #: Worker times are counted in buckets that grow by 2**(1/8): 9 % steps from 1 us to 4 s.
 BUCKET_EDGES = 1e-6 * 2.0 ** (np.arange(1, 177) / 8)
 #: Peak meters fall by 20 dB a second, as people are used to.
@@ -50,6 +53,7 @@ CONTROLS = np.dtype(
         ("wet", "f4"),  # part of the separated mix, 0..1
         ("bypass", "?"),
         ("master", "f4"),  # linear
+        ("turns", "f4", (MAX_TURNS,)),  # parameters of effects, in their order; NaN: as they are
         ("dry", "f4"),  # linear gain of what late blocks fade to
         ("tap", "?"),  # whether anybody reads the stems
     ]
@@ -80,6 +84,7 @@ class Worker:
         tap: `tap_width(engine)` wide: every stem, the mix aligned with them and the mix bus, for
             whoever listens; each hop is preceded by a row that carries its place in the input
             (`read_tag`).
+        turns: what the parameters of effects among the controls go to.
         patient: wait for a slow listener of the tap (no clock is pressing) instead of dropping.
         priority: real-time priority to ask for; 0 asks for none.
     """
@@ -94,6 +99,7 @@ class Worker:
         controls: SharedRecord,
         *,
         tap: Ring | None = None,
+        turns: Sequence[Callable[[float], None]] = (),
         patient: bool = False,
         priority: int = 0,
     ) -> None:
@@ -104,6 +110,8 @@ class Worker:
         self._counters = counters
         self._controls = controls
         self._tap = tap
+        self._turns = turns
+        self._turned: Float32 = np.full(MAX_TURNS, np.nan, np.float32)
         self._patient = patient
         self._priority = priority
         self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / engine.samplerate))
@@ -111,6 +119,7 @@ class Worker:
         late = engine.effects_latency + engine.limiter_latency
         self._tap_delay = Delay(late, tap_width(engine) - engine.channels)
         self._next: Strand | None = None
+        self._switches = engine.switches
         self._skipping = False
         self._stop = False
         self._failure: BaseException | None = None
@@ -189,6 +198,9 @@ class Worker:
             target[:] = 0
         else:
             engine.process(source, target)
+            if engine.switches != self._switches:
+                self._switches = engine.switches
+                self._bridge.set_latency(engine.latency + self._bridge.config.prefill)
         if self._tap and self._controls.fields["tap"] and not skip:
             self._write_tap()
         else:
@@ -205,6 +217,15 @@ class Worker:
         wet, master = float(controls["wet"]), float(controls["master"])
         self._engine.steer(Gains(stems, wet, bool(controls["bypass"]), master))
         self._bridge.set_dry(float(controls["dry"]))
+        if self._turns and controls["turns"].tobytes() != self._turned.tobytes():
+            self._turn(controls["turns"].copy())
+
+    def _turn(self, wanted: Float32) -> None:
+        """Pass on what has changed."""
+        for turn, old, new in zip(self._turns, self._turned, wanted, strict=False):
+            if new != old and np.isfinite(new):
+                turn(float(new))
+        self._turned = wanted
 
     def _write_tap(self) -> None:
         assert self._tap is not None

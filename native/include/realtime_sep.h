@@ -132,6 +132,7 @@ typedef struct {
     uint64_t prefill;
     uint64_t latency;
     float ceiling; /* linear, for the dry signal */
+    uint64_t longest; /* latency that rs_bridge_set_latency may come to ask for, if above `latency` */
 } rs_bridge_config;
 
 typedef struct {
@@ -164,6 +165,12 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
 /* Gain of the dry signal in the fallback, slewed by 1 over `guard` frames; 0 is silence; 1 until
  * this is called.  Any thread. */
 void rs_bridge_set_dry(rs_bridge *bridge, float gain);
+/* What comes out is from now on so many frames behind what comes in, at most `longest` of them; the
+ * dry signal follows as soon as nothing of it is heard.  Any thread. */
+void rs_bridge_set_latency(rs_bridge *bridge, uint64_t latency);
+/* Instead of the device's input, these frames of `channels` enter, again and again; they must stay
+ * where they are.  Only before the first callback. */
+void rs_bridge_play(rs_bridge *bridge, const float *source, uint64_t frames);
 /* Entering: the output is silent for `latency` frames, until what has come in since comes out, and
  * then fades in over `guard` frames.  From the start on if `now`, and whenever no callback has come
  * for `pause` ns (0: never): the sound before and after it does not belong together.  Only before

@@ -50,10 +50,16 @@ struct rs_bridge {
     uint32_t volume; /* of `guard`: falls to 0 once finishing, begins there when entering */
     uint64_t muted;  /* frames still to be silent before the volume rises */
     uint64_t pause;  /* ns without a callback after which the stream enters anew; 0: never */
+    uint64_t lag;    /* of the dry signal: `latency`, once it could follow */
     int leaving;     /* the weight has fallen since it last rose */
     float gain;      /* of the dry signal, on its way to `dry` */
 
+    const float *source; /* what enters instead of the device's input; or NULL */
+    uint64_t source_frames;
+    uint64_t source_place;
+
     _Atomic float dry;
+    _Atomic uint64_t latency;
     atomic_int finishing;
     atomic_int finished;
 
@@ -106,6 +112,7 @@ static int valid(const rs_bridge_config *config, const rs_ring *in, const rs_rin
     const uint64_t block = config->max_block;
     return in != NULL && config->max_block > 0 && config->max_block <= MAX_BLOCK &&
            config->guard > 0 && config->guard <= MAX_BLOCK && config->latency <= MAX_LATENCY &&
+           config->longest <= MAX_LATENCY &&
            config->in_channels <= MAX_CHANNELS && rs_ring_channels(in) == config->channels &&
            config->hop > 0 && config->ceiling > 0 && isfinite(config->ceiling) &&
            (out != NULL || !output) &&
@@ -128,7 +135,8 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
         return NULL;
     }
     uint64_t delay = 1;
-    while (delay < config->latency + config->max_block) {
+    const uint64_t longest = config->latency + config->max_block;
+    while (delay < longest || delay < config->longest + config->max_block) {
         delay *= 2;
     }
     bridge->config = *config;
@@ -136,6 +144,8 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
     bridge->out = out;
     bridge->wake = wake;
     bridge->delay_mask = delay - 1;
+    bridge->lag = config->latency;
+    atomic_init(&bridge->latency, config->latency);
     bridge->weight = (uint32_t)smaller(config->guard, config->prefill);
     bridge->volume = config->guard;
     bridge->presence = (uint32_t)smaller(config->guard, rs_ring_write_space(in));
@@ -181,11 +191,20 @@ uint32_t rs_bridge_out_channels(const rs_bridge *bridge) {
 /* ---- input --------------------------------------------------------------------------------- */
 
 /* The device's channels become the ring's. */
-static void map(const rs_bridge *bridge, const float *input, uint64_t frames) {
+static void map(rs_bridge *bridge, const float *input, uint64_t frames) {
     const uint32_t from = bridge->config.in_channels;
     const uint32_t to = bridge->config.channels;
     float *mapped = bridge->mapped;
-    if (input == NULL || from == 0) {
+    if (bridge->source != NULL) {
+        for (uint64_t i = 0; i < frames;) {
+            const uint64_t left = bridge->source_frames - bridge->source_place;
+            const uint64_t some = smaller(frames - i, left);
+            memcpy(mapped + i * to, bridge->source + bridge->source_place * to,
+                   (size_t)(some * to) * sizeof(float));
+            bridge->source_place = some < left ? bridge->source_place + some : 0;
+            i += some;
+        }
+    } else if (input == NULL || from == 0) {
         memset(mapped, 0, (size_t)(frames * to) * sizeof(float));
     } else if (from == to) {
         memcpy(mapped, input, (size_t)(frames * to) * sizeof(float));
@@ -277,7 +296,7 @@ static float clean(float sample, float gain, float ceiling) {
 static void blend(const rs_bridge *bridge, const float *wet, uint64_t position, float *output) {
     const rs_bridge_config *config = &bridge->config;
     const float share = (float)bridge->weight / (float)config->guard;
-    const uint64_t place = (position - config->latency) & bridge->delay_mask;
+    const uint64_t place = (position - bridge->lag) & bridge->delay_mask;
     const float *dry = bridge->delayed + place * config->channels;
     for (uint32_t c = 0; c < config->out_channels; c++) {
         const float other = c < config->channels ? clean(dry[c], bridge->gain, config->ceiling) : 0;
@@ -305,7 +324,7 @@ static void fade(rs_bridge *bridge, float *output, uint64_t frames, int finishin
 }
 
 static void enter(rs_bridge *bridge) {
-    bridge->muted = bridge->config.latency;
+    bridge->muted = bridge->lag;
     bridge->volume = 0;
 }
 
@@ -334,6 +353,9 @@ static int play(rs_bridge *bridge, float *output, uint64_t frames) {
     const int late = !enough && bridge->weight > 0;
     uint64_t taken = 0;
 
+    if (bridge->weight == config->guard) {
+        bridge->lag = atomic_load_explicit(&bridge->latency, memory_order_relaxed);
+    }
     if (enough && bridge->weight == config->guard) {
         const uint64_t first = smaller(frames, span.first_frames);
         memcpy(output, span.first, (size_t)(first * channels) * sizeof(float));
@@ -480,6 +502,17 @@ void rs_bridge_enter(rs_bridge *bridge, uint64_t pause, int now) {
     if (now) {
         enter(bridge);
     }
+}
+
+void rs_bridge_set_latency(rs_bridge *bridge, uint64_t latency) {
+    const uint64_t most = bridge->delay_mask + 1 - bridge->config.max_block;
+    atomic_store_explicit(&bridge->latency, smaller(latency, most), memory_order_relaxed);
+}
+
+void rs_bridge_play(rs_bridge *bridge, const float *source, uint64_t frames) {
+    bridge->source = frames > 0 ? source : NULL;
+    bridge->source_frames = frames;
+    bridge->source_place = 0;
 }
 
 void rs_bridge_finish(rs_bridge *bridge) {

@@ -65,7 +65,7 @@ static void any_block_any_channels(int mirror) {
         const uint32_t from = ins[combination % 5];
         const uint32_t to = middles[combination / 5 % 3];
         const uint32_t last = outs[combination / 15];
-        const rs_bridge_config config = {from, to, last, MAX, HOP, GUARD, prefill, prefill, 0.9F};
+        const rs_bridge_config config = {from, to, last, MAX, HOP, GUARD, prefill, prefill, 0.9F, 0};
         rs_ring *in = rs_ring_new(HOP + 2 * LARGEST + GUARD, to, mirror);
         rs_ring *out = last > 0 ? rs_ring_new(prefill + HOP + LARGEST, last, mirror) : NULL;
         rs_wake *wake = rs_wake_new();
@@ -115,7 +115,7 @@ static void any_block_any_channels(int mirror) {
 }
 
 static void missing_sides_are_silence(void) {
-    const rs_bridge_config config = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F};
+    const rs_bridge_config config = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F, 0};
     rs_ring *in = rs_ring_new(1024, 2, 0);
     rs_ring *out = rs_ring_new(1024, 2, 0);
     rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
@@ -146,7 +146,7 @@ static void missing_sides_are_silence(void) {
  * silent. */
 static void lost_input_keeps_its_place(void) {
     enum { MAX = 32, CAPACITY = 1024, GUARD = 64 };
-    const rs_bridge_config config = {1, 1, 0, MAX, 64, GUARD, 0, 0, 1.0F};
+    const rs_bridge_config config = {1, 1, 0, MAX, 64, GUARD, 0, 0, 1.0F, 0};
     uint64_t seed = 11;
     for (int trial = 0; trial < 50; trial++) {
         rs_ring *in = rs_ring_new(CAPACITY, 1, 0);
@@ -194,7 +194,7 @@ static void lost_input_keeps_its_place(void) {
 /* Nothing is ever delivered: what is heard is the input, late by the latency. */
 static void dry_is_delayed_clipped_and_slewed(void) {
     enum { GUARD = 64, LATENCY = 100, MAX = 48, FRAMES = 2000 };
-    const rs_bridge_config config = {1, 1, 2, MAX, 64, GUARD, 0, LATENCY, 0.75F};
+    const rs_bridge_config config = {1, 1, 2, MAX, 64, GUARD, 0, LATENCY, 0.75F, 0};
     rs_ring *in = rs_ring_new(4 * FRAMES, 1, 0);
     rs_ring *out = rs_ring_new(256, 2, 0);
     rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
@@ -237,7 +237,7 @@ static void dry_is_delayed_clipped_and_slewed(void) {
 
 static void finishing_fades_to_silence(int wet) {
     enum { GUARD = 64, BLOCK = 24, PREFILL = 4096 };
-    const rs_bridge_config config = {1, 1, 1, BLOCK, 64, GUARD, 0, 0, 1.0F};
+    const rs_bridge_config config = {1, 1, 1, BLOCK, 64, GUARD, 0, 0, 1.0F, 0};
     rs_ring *in = rs_ring_new(2 * PREFILL, 1, 0);
     rs_ring *out = rs_ring_new(PREFILL, 1, 0);
     rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
@@ -277,7 +277,7 @@ static void finishing_fades_to_silence(int wet) {
 static void nonsense_is_refused(void) {
     rs_ring *in = rs_ring_new(256, 2, 0);
     rs_ring *out = rs_ring_new(256, 2, 0);
-    const rs_bridge_config good = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F};
+    const rs_bridge_config good = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F, 0};
     rs_bridge_config bad;
     rs_bridge_free(rs_bridge_new(&good, in, out, NULL));
     rs_ring_read(out, NULL, 256);

@@ -183,7 +183,8 @@ static void trial(uint64_t seed) {
     const int mirror = pick(&seed, 2) == 0;
     const uint64_t prefill = hop - 1 + largest + guard;
     s.config = (rs_bridge_config){
-        CHANNELS, CHANNELS, BUSES, max, hop, guard, prefill, prefill + pick(&seed, 500), CEILING};
+        CHANNELS, CHANNELS, BUSES, max, hop, guard, prefill, prefill + pick(&seed, 500), CEILING,
+        0};
     s.weight = guard;
     s.presence = guard;
     /* Now and then a ring so small that sleeping also loses input. */

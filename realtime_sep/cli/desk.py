@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realtime_sep.cli.options import Blocksize, DeviceLatency, Model, PresetName, Profile
+from realtime_sep.cli.options import Blocksize, DeviceLatency, Effects, Model, PresetName, Profile
 from realtime_sep.errors import UsageError
+
+if TYPE_CHECKING:
+    from realtime_sep.control.desk import Desk
+    from realtime_sep.control.osc import OscServer
 
 #: Seconds that open connections may keep the server from ending.
 _GRACE = 1
@@ -40,6 +44,7 @@ def desk(
     model: Model = None,
     profile: Profile = None,
     preset: PresetName = None,
+    effects: Effects = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
     port: Annotated[
@@ -53,6 +58,17 @@ def desk(
             help="Address to listen on; other than 127.0.0.1, a token is asked for.",
         ),
     ] = "127.0.0.1",
+    osc: Annotated[
+        int | None,
+        typer.Option(
+            "--osc",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Listen to Open Sound Control on this UDP port of 127.0.0.1.",
+            show_default="off",
+        ),
+    ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
@@ -75,6 +91,7 @@ def desk(
     from realtime_sep.control import presets
     from realtime_sep.control.desk import NULL, Choice, Desk
     from realtime_sep.control.memory import Memory, token
+    from realtime_sep.control.osc import OscServer
     from realtime_sep.control.recorder import Recorder
     from realtime_sep.io.portaudio import validate_latency
     from realtime_sep.types import StreamConfig
@@ -82,8 +99,8 @@ def desk(
     chosen = None if preset is None else presets.find(preset)
     if input is not None and ("/" in input or "\\" in input) and not Path(input).is_file():
         raise UsageError(f"{input}: no such file")
-    if output is None and input is not None and (input == NULL or Path(input).is_file()):
-        output = NULL
+    if NULL in (input, output) and None in (input, output):
+        input, output = input or NULL, output or NULL
     memory = Memory()
     device = Choice(input, output).device
     last_model, values = memory.recall(device)
@@ -97,6 +114,7 @@ def desk(
         output=output,
         model=common.checked_model(model),
         options={} if profile is None else {"profile": profile},
+        effects=tuple(effects or ()),
         config=StreamConfig(blocksize=blocksize),
         latency=validate_latency(latency),
     )
@@ -109,7 +127,8 @@ def desk(
             f"cannot listen on {listen} port {port}: {error.strerror or error}; choose another one"
         ) from error
     show = Desk(choice, values, recorder=Recorder(recordings), memory=memory)
-    _serve(show, sockets, listen, secret, browser)
+    remote = None if osc is None else OscServer(show, osc)
+    _serve(show, sockets, listen, secret, browser, remote)
 
 
 def _still_there(model: str) -> str | None:
@@ -138,14 +157,17 @@ def _bind(address: str, port: int) -> list[socket.socket]:
 
 
 def _serve(
-    show: object, sockets: list[socket.socket], listen: str, secret: str | None, browser: bool
+    show: Desk,
+    sockets: list[socket.socket],
+    listen: str,
+    secret: str | None,
+    browser: bool,
+    remote: OscServer | None,
 ) -> None:
     import uvicorn
 
-    from realtime_sep.control.desk import Desk
     from realtime_sep.control.server import MAX_MESSAGE, app
 
-    assert isinstance(show, Desk)
     port = sockets[0].getsockname()[1]
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(listen, listen)
     name = f"[{name}]" if ":" in name else name
@@ -165,12 +187,17 @@ def _serve(
     show.start()
     try:
         typer.echo(f"desk: {address}")
+        if remote is not None:
+            remote.start()
+            typer.echo(f"OSC: UDP port {remote.port}")
         if browser:
             import webbrowser
 
             webbrowser.open(address)
         uvicorn.Server(config).run(sockets=sockets)
     finally:
+        if remote is not None:
+            remote.close()
         show.close()
         for number, handler in before.items():
             signal.signal(number, handler)

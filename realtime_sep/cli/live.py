@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from realtime_sep.cli.common import LOUDEST_DB
+from realtime_sep.cli.hands import Hands
 from realtime_sep.cli.options import (
     Blocksize,
     DeviceLatency,
     Model,
     Music,
+    PresetName,
     Profile,
     Provider,
     Reconnect,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 _REFRESH = 12
 #: Where both faders start at most when the output may come back as input.
 _SAFE_START_DB = -20.0
-#: What a key moves a fader by, and where it ends at the bottom.
-_STEP_DB = 2.0
-_OFF_BELOW_DB = -42.0
 #: The meters' left end.
 _FLOOR_DB = -60.0
 
@@ -77,6 +75,7 @@ def live(
     ] = None,
     model: Model = None,
     profile: Profile = None,
+    preset: PresetName = None,
     provider: Provider = None,
     vocals: Vocals = None,
     music: Music = None,
@@ -131,10 +130,18 @@ def live(
     from realtime_sep.types import EVERY_STEM, StreamConfig
 
     by_stem = common.stem_levels(levels)
+    values: dict[str, float] = {}
+    if preset is not None:
+        from realtime_sep.control.presets import find
+
+        chosen = find(preset)
+        model, values = model or chosen.model, dict(chosen.values)
     if vocals is None:
-        vocals = -math.inf if music is None and not by_stem else 0.0
+        unasked = music is None and not by_stem and preset is None
+        vocals = values.get("vocals", -math.inf if unasked else 0.0)
     if music is None:
-        music = 0.0
+        music = values.get("music", 0.0)
+    values |= {"vocals": vocals, "music": music}
     model = common.checked_model(model)
     with (
         _stop_signal() as stopped,
@@ -154,34 +161,28 @@ def live(
                 vocals=vocals,
                 music=music,
                 separator_options=common.separator_options(profile, provider),
-                tap=False,
             )
         ) as stream,
     ):
         common.offer_another(stream.info)
-        for name, level in by_stem.items():
-            stream.set(name, level)
+        values |= by_stem
+        known = stream.parameters
+        stream.set_many({k: v for k, v in values.items() if k in known or k in by_stem})
         if not full_level and (why := feedback(stream.device)):
             vocals, music = min(vocals, _SAFE_START_DB), min(music, _SAFE_START_DB)
             stream.set("vocals", vocals)
             stream.set("music", music)
-            for name, level in by_stem.items():
-                stream.set(name, min(level, _SAFE_START_DB))
             common.complain(
                 f"{stream.device}: {why}, which can howl; starting at {_SAFE_START_DB:.0f} dB. "
                 "Use headphones or another --input or --output, and then --full-level"
             )
         stream.start()
-        play(
-            stream,
-            seconds,
-            stopped,
-            faders=Faders(stream, vocals, music),
-            meters=not as_json,
-        )
+        hands = Hands(stream)
+        play(stream, seconds, stopped, hands=hands, meters=not as_json)
+        hands.stop()
         stats = stream.stats
         stream.stop()
-        for notice in stream.notices():
+        for notice in (*stream.notices(), *hands.told()):
             common.complain(notice)
     if as_json:
         typer.echo(common.to_json(report(stream, stats)))
@@ -271,53 +272,23 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class Faders:
-    """Where the two faders stand, and the keys that move them."""
-
-    HINT = "keys: v V voice down and up, m M music down and up, q ends"
-
-    def __init__(self, stream: Stream, vocals: float, music: float) -> None:
-        self._stream = stream
-        self._levels = {"vocals": vocals, "music": music}
-
-    def press(self, keys: str) -> None:
-        """Do what these keys mean; others mean nothing."""
-        for key in keys:
-            name = {"v": "vocals", "m": "music"}.get(key.lower())
-            if name is not None:
-                self._move(name, _STEP_DB if key.isupper() else -_STEP_DB)
-
-    def _move(self, name: str, step: float) -> None:
-        level = max(self._levels[name], _OFF_BELOW_DB) + step
-        if level <= _OFF_BELOW_DB:
-            level = -math.inf
-        self._levels[name] = level = min(level, LOUDEST_DB)
-        self._stream.set(name, level)
-
-    def __str__(self) -> str:
-        return "   ".join(
-            f"{name} {level:+.0f} dB" if math.isfinite(level) else f"{name} off"
-            for name, level in self._levels.items()
-        )
-
-
 def play(
     stream: Stream,
     seconds: float | None = None,
     stopped: Callable[[], bool] = lambda: False,
     *,
-    faders: Faders | None = None,
+    hands: Hands | None = None,
     meters: bool = True,
 ) -> None:
     """Let a started stream play until it ends, the time is over, or somebody asks to stop.
 
     Args:
-        faders: to be moved by keys.
+        hands: what keys do.
         meters: show them, if there is a terminal to show them on.
     """
     end = math.inf if seconds is None else time.monotonic() + seconds
     meters = meters and sys.stdout.isatty()
-    with _keys(meters and faders is not None) as keys, _display(stream, faders, meters) as update:
+    with _keys(meters and hands is not None) as keys, _display(stream, hands, meters) as update:
         while not stopped():
             left = end - time.monotonic()
             if left <= 0 or stream.wait(min(left, 1 / _REFRESH)):
@@ -325,8 +296,8 @@ def play(
             typed = keys()
             if "q" in typed:
                 break
-            if faders is not None:
-                faders.press(typed)
+            if hands is not None:
+                hands.press(typed)
             update()
 
 
@@ -337,7 +308,7 @@ def _keys(wanted: bool) -> AbstractContextManager[Callable[[], str]]:
 
 
 @contextmanager
-def _display(stream: Stream, faders: Faders | None, visible: bool) -> Iterator[Callable[[], None]]:
+def _display(stream: Stream, hands: Hands | None, visible: bool) -> Iterator[Callable[[], None]]:
     if not visible:
         from realtime_sep.cli.common import complain
 
@@ -354,7 +325,9 @@ def _display(stream: Stream, faders: Faders | None, visible: bool) -> Iterator[C
 
         def update() -> None:
             notices.extend(stream.notices())
-            screen.update(_panel(stream, stream.stats, faders, notices), refresh=True)
+            if hands is not None:
+                notices.extend(hands.told())
+            screen.update(_panel(stream, stream.stats, hands, notices), refresh=True)
 
         update()
         yield update
@@ -363,7 +336,7 @@ def _display(stream: Stream, faders: Faders | None, visible: bool) -> Iterator[C
 
 
 def _panel(
-    stream: Stream, stats: StreamStats, faders: Faders | None, notices: list[str]
+    stream: Stream, stats: StreamStats, hands: Hands | None, notices: list[str]
 ) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
@@ -388,7 +361,7 @@ def _panel(
         f"late {stats.late_blocks}   xruns {stats.xruns}   reopens {stats.reopens}   "
         f"loudness {loudness}"
     )
-    foot = [] if faders is None else [Text(f"{faders}   {faders.HINT}", style="dim")]
+    foot = [] if hands is None else [Text(str(hands), style="bold"), Text(hands.HINT, style="dim")]
     return Group(
         head, levels, counters, *foot, *(Text(notice, style="yellow") for notice in notices)
     )

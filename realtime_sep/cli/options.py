@@ -33,6 +33,16 @@ PresetName = Annotated[
         show_default=False,
     ),
 ]
+Effects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--effect",
+        metavar="NAME",
+        help="Effect on the mix: pitch (key change), highpass, gate, compressor, echo, reverb; "
+        "repeat it, in their order.",
+        show_default=False,
+    ),
+]
 Vocals = Annotated[
     float | None,
     typer.Option(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realtime_sep.cli import common
-from realtime_sep.cli.live import Faders, _stop_signal, play, report, summary_table
+from realtime_sep.cli.hands import Hands
+from realtime_sep.cli.live import _stop_signal, play, report, summary_table
 from realtime_sep.cli.options import (
     Blocksize,
     DeviceLatency,
@@ -150,12 +151,14 @@ class _Session:
             vocals=self.vocals,
             music=self.music,
             separator_options={} if self.profile is None else {"profile": self.profile},
-            tap=False,
         )
 
     def play(self, stream: Stream, stopped: Callable[[], bool]) -> None:
-        faders = Faders(stream, self.vocals, self.music)
-        play(stream, self.seconds, stopped, faders=faders, meters=not self.as_json)
+        hands = Hands(stream)
+        play(stream, self.seconds, stopped, hands=hands, meters=not self.as_json)
+        hands.stop()
+        for line in hands.told():
+            common.complain(line)
 
     def stop(self, stream: Stream, **more: Any) -> None:
         """Stop, and say how it was; `more` goes into the report."""

@@ -24,7 +24,9 @@ from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unkno
 from realtime_sep.io.device import DeviceSpec
 from realtime_sep.io.null import NullSpec
 from realtime_sep.io.portaudio import PortAudioSpec
+from realtime_sep.io.song import SongSpec
 from realtime_sep.parameters import MUSIC, VOCALS, Settings
+from realtime_sep.plugins import available_effects
 from realtime_sep.stream import Stream, open_stream
 from realtime_sep.types import StreamConfig
 
@@ -51,6 +53,7 @@ class Choice:
     output: str | None = None
     model: str = "center"
     options: Mapping[str, Any] = field(default_factory=dict)
+    effects: tuple[str, ...] = ()
     config: StreamConfig = field(default_factory=StreamConfig)
     latency: Any = "low"
 
@@ -65,10 +68,11 @@ class Choice:
         Raises:
             UsageError: input and output do not go together.
         """
-        file = self.plays_file
-        if file and self.output not in (None, NULL):
-            raise UsageError("a file plays to the null device only: --output null")
-        if not file and NULL in (self.input, self.output) and {self.input, self.output} != {NULL}:
+        if (
+            not self.plays_file
+            and NULL in (self.input, self.output)
+            and {self.input, self.output} != {NULL}
+        ):
             raise UsageError("the null device stands alone: give it as input and output")
 
     @property
@@ -87,7 +91,10 @@ class Choice:
             from realtime_sep.io.file import read_audio
 
             song, samplerate = read_audio(str(self.input), self.config.channels)
-            return NullSpec(song, loop=True), replace(self.config, samplerate=samplerate)
+            if self.output == NULL:
+                return NullSpec(song, loop=True), replace(self.config, samplerate=samplerate)
+            player = PortAudioSpec(None, _device(self.output), self.latency)
+            return SongSpec(song, samplerate, player), self.config
         if self.input == NULL:
             return NullSpec(), self.config
         return PortAudioSpec(_device(self.input), _device(self.output), self.latency), self.config
@@ -189,14 +196,20 @@ class Desk:
             choice = self._choice
         spec, config = choice.spec()
         stream = open_stream(
-            choice.model, backend=spec, config=config, separator_options=choice.options
+            choice.model,
+            backend=spec,
+            config=config,
+            separator_options=choice.options,
+            effects=choice.effects,
         )
         with self._lock:
             if self._over.is_set() or choice != self._choice:
                 stream.close()
                 return
             everything = {**self._extra, **self._settings.values}
-            self._settings = Settings(stream.info.stems)
+            effects = [p for p in stream.parameters.values() if "." in p.name]
+            effects = [p for p in effects if p.kind == "number"]
+            self._settings = Settings(stream.info.stems, effects)
             self._take_values(everything)
             stream.set_many(self._settings.values)
             self._spectrum = spectrum = Spectrum(stream.info.samplerate)
@@ -262,6 +275,7 @@ class Desk:
             "device": self._on_device,
             "devices": self._on_devices,
             "record": self._on_record,
+            "effects": self._on_effects,
         }
         if name not in actions:
             raise unknown("message type", name, actions)
@@ -280,8 +294,7 @@ class Desk:
 
     def _set(self, values: Mapping[str, float]) -> None:
         with self._lock:
-            trial = Settings(self._settings.stems)
-            trial.values.update(self._settings.values)
+            trial = self._settings.copy()
             for name, value in values.items():
                 trial.set(name, value)
             if self._stream is not None:
@@ -371,6 +384,17 @@ class Desk:
         fields.done()
         return {"devices": catalogue.devices(anew=True)}
 
+    def _on_effects(self, fields: _Fields) -> dict[str, Any]:
+        names = fields.take("names", list)
+        fields.done()
+        known = available_effects()
+        for name in names:
+            if name not in known:
+                raise unknown("effect", str(name), known)
+        with self._lock:
+            self._choose(replace(self._choice, effects=tuple(names)))
+        return {}
+
     def _on_record(self, fields: _Fields) -> dict[str, Any]:
         on = fields.take("on", bool)
         wanted = fields.take("buses", list, [OUTPUT])
@@ -417,6 +441,7 @@ class Desk:
             "preset": self._preset,
             "model": choice.model,
             "switching": wanted,
+            "effects": list(choice.effects),
             "input": choice.input,
             "output": choice.output,
             "device": "",

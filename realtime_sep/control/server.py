@@ -27,6 +27,7 @@ from realtime_sep.control.desk import Desk
 from realtime_sep.control.guard import Guard
 from realtime_sep.control.spectrum import BANDS, RATE
 from realtime_sep.errors import RealtimeSepError, UsageError
+from realtime_sep.plugins import available_effects
 
 PROTOCOL = 1
 #: Longest message in bytes; the longest sensible one has a few hundred.
@@ -187,6 +188,7 @@ def _hello() -> dict[str, Any]:
         "preset_trouble": trouble,
         "models": [{"name": name, **facts} for name, facts in catalogue.models().items()],
         "devices": catalogue.devices(),
+        "effects": available_effects(),
         "spectrum": {"bands": BANDS, "rate": RATE},
         "updates": UPDATES,
     }

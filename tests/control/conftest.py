@@ -94,7 +94,8 @@ def start_desk(folder: Path, *arguments: str) -> Running:
     log = folder / "log"
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "realtime_sep", "desk", "--input", str(tune), "--no-browser"),
+            *(sys.executable, "-m", "realtime_sep", "desk", "--input", str(tune)),
+            *("--output", "null", "--no-browser"),
             *("--port", "0", "--recordings", str(folder / "recordings"), *arguments),
         ],
         stdout=subprocess.PIPE,

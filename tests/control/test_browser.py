@@ -242,3 +242,29 @@ def test_nothing_is_wider_than_the_screen(
         .filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent)""")
     assert covered == []
     page.context.close()
+
+
+def test_effects_and_the_key(browser: Any, tmp_path: Path) -> None:
+    made = start_desk(tmp_path, "--model", "identity", "--effect", "gain")
+    try:
+        before = made.until(lambda state: state["running"])
+        page = open_page(browser, made)
+        page.evaluate("document.getElementById('rack').open = true")
+        page.check("#chain input[value=pitch]")
+        state = made.until(lambda state: state["effects"] == ["gain", "pitch"])
+        state = made.until(lambda state: state["running"])
+        assert state["latency"]["frames"] == before["latency"]["frames"] + 4096
+        page.wait_for_selector("[id='turn-pitch.semitones']")
+        page.focus("[id='turn-pitch.semitones']")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("ArrowUp")
+        made.until(lambda state: state["values"]["pitch.semitones"] == 2)
+        time.sleep(0.5)
+        files = recorded(page, made, 1.5, "output")
+        audio = files["output"][:, 0] * np.hanning(len(files["output"]))
+        spectrum = np.abs(np.fft.rfft(audio))
+        found = spectrum.argmax() * 44100 / len(audio)
+        assert found == pytest.approx(440 * 2 ** (2 / 12), rel=0.005)
+        page.context.close()
+    finally:
+        stop_desk(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,3 +179,32 @@ def test_what_does_not_fit_is_refused() -> None:
         bridge.callback(noise(10), None, 11)
     with pytest.raises(UsageError, match="contiguous"):
         bridge.callback(None, np.zeros((11, 4), np.float32)[:, ::2], 11)
+
+
+def test_the_dry_signal_follows_another_latency_once_it_is_not_heard() -> None:
+    longer = 1000
+    config = replace(CONFIG, longest=longer)
+    scene = Scene(config)
+    source = noise(200 * BLOCK)
+    half = 100 * BLOCK
+    scene.play(source[:half])
+    scene.bridge.set_latency(longer)
+    scene.play(source[half : half + BLOCK])
+    out = scene.play(source[half + BLOCK :], prompt=False)
+    whole = source[half + BLOCK - longer : -longer]
+    np.testing.assert_array_equal(out[10 * BLOCK :], whole[10 * BLOCK :])
+    # Beyond what there is room for it stays within the room.
+    scene = Scene(config)
+    scene.bridge.set_latency(1 << 40)
+    assert np.isfinite(scene.play(source, prompt=False)).all()
+
+
+@pytest.mark.parametrize("length", [1, 7, BLOCK, 1000])
+def test_a_recording_enters_instead_of_the_input(length: int) -> None:
+    scene = Scene()
+    song = noise(length, seed=1)
+    scene.bridge.play(song.copy())
+    gc.collect()
+    out = scene.play(noise(40 * BLOCK))
+    expected = -np.tile(song, (40 * BLOCK // length + 1, 1))[: len(out) - PREFILL]
+    np.testing.assert_array_equal(out[PREFILL:], expected)

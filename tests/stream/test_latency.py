@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import realtime_sep.host
+import realtime_sep.rig
 from realtime_sep.types import PROFILES
 
 from .conftest import noise
@@ -68,24 +68,24 @@ def test_one_frame_of_prefill_is_one_frame_of_latency(
     play: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The measurement does not come from the formula: it sees what the formula does not."""
-    honest = realtime_sep.host.BridgeConfig
+    honest = realtime_sep.rig.BridgeConfig
 
     def longer(**fields: Any) -> Any:
         return honest(**{**fields, "prefill": fields["prefill"] + 1})
 
-    monkeypatch.setattr(realtime_sep.host, "BridgeConfig", longer)
+    monkeypatch.setattr(realtime_sep.rig, "BridgeConfig", longer)
     measured, stream = measure(play, "identity")
     assert measured == stream.latency.frames + 1
 
 
 def test_the_prefill_is_not_a_frame_too_long(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one frame less the guard is touched at once: the formula is as small as it can be."""
-    honest = realtime_sep.host.BridgeConfig
+    honest = realtime_sep.rig.BridgeConfig
 
     def shorter(**fields: Any) -> Any:
         return honest(**{**fields, "prefill": fields["prefill"] - 1})
 
-    monkeypatch.setattr(realtime_sep.host, "BridgeConfig", shorter)
+    monkeypatch.setattr(realtime_sep.rig, "BridgeConfig", shorter)
     _, stream = play("identity", noise(0.5), blocks=(100,))
     assert stream.stats.late_blocks > 0
 

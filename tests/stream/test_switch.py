@@ -132,3 +132,26 @@ def test_a_separator_that_fails_after_a_switch_ends_the_stream_as_ever() -> None
         stream.switch(Crashing)
         with pytest.raises(Exception, match="out of ideas"):
             stream.wait(30)
+
+
+@BOTH
+def test_parameters_of_effects_are_turned_live(process: bool) -> None:
+    with opened("identity", process=process, effects=("gain", "reverb", "gain")) as stream:
+        names = set(stream.parameters)
+        assert {"gain.db", "gain2.db", "reverb.mix"} <= names
+        stream.set_many({"reverb.mix": 0, "gain2.db": -6})
+        assert not stream.wait(0.8)
+        level = stream.stats.output_peak
+        stream.set("gain.db", -10)
+        assert not stream.wait(1.5)
+        assert stream.stats.output_peak - level == pytest.approx(-10, abs=0.5)
+        stream.set("bypass", 1)
+        assert not stream.wait(1.0)
+        assert stream.stats.output_peak - level == pytest.approx(6, abs=0.5)
+        with pytest.raises(UsageError, match=r"did you mean 'gain"):
+            stream.set("gain3.db", 0)
+
+
+def test_an_effects_latency_is_reported_and_bypass_keeps_it() -> None:
+    with opened("identity", process=False, effects=("pitch",)) as stream:
+        assert stream.latency.effects == 4096

@@ -60,7 +60,7 @@ function onHello(message) {
     button.textContent = preset.title;
     button.dataset.preset = preset.name;
     if (i < 9) button.setAttribute("aria-keyshortcuts", String(i + 1));
-    button.onclick = () => send({ type: "preset", name: preset.name });
+    button.onclick = () => { touched.clear(); send({ type: "preset", name: preset.name }); };
     return button;
   }));
   options($("model"), message.models.map((model) => [model.name, [
@@ -69,6 +69,7 @@ function onHello(message) {
     model.quality == null ? "" : `${model.quality.toFixed(1)} dB`,
   ].filter(Boolean).join(" · ")]));
   fillDevices();
+  checks($("chain"), message.effects, [], chain);
   if (message.preset_trouble) trouble(message.preset_trouble);
 }
 
@@ -92,8 +93,9 @@ function onState(message) {
   state = message;
   const names = stripNames();
   if (names.join() !== [...strips.keys()].join()) buildStrips(names);
-  for (const [name, strip] of strips) strip.show?.();
+  showFaders();
   showButton($("bypass"), state.values.bypass);
+  showRack();
   const wet = Math.round(100 * state.values.wet);
   if (!ours("wet")) $("wet").value = wet;
   $("wet-value").textContent = `${wet} %`;
@@ -114,6 +116,14 @@ function onState(message) {
     item.textContent = `${new Date(1000 * notice.time).toLocaleTimeString()}  ${notice.text}`;
     return item;
   }));
+}
+
+let later = 0;
+
+function showFaders() {
+  for (const strip of strips.values()) strip.show?.();
+  clearTimeout(later);
+  if ([...touched.keys()].some(ours)) later = setTimeout(showFaders, OURS);
 }
 
 function problem(text) {
@@ -262,24 +272,68 @@ function showLevel(element, db, digits) {
   element.prepend(digits && db > 0 ? `+${text}` : text);
 }
 
-// ---- recording
+// ---- effects
 
-function buildBuses() {
-  const legend = $("buses").firstElementChild;
-  $("buses").replaceChildren(legend, ...state.buses.map((bus) => {
+function checks(fieldset, names, on, change) {
+  fieldset.replaceChildren(fieldset.firstElementChild, ...names.map((name) => {
     const label = document.createElement("label");
     const box = document.createElement("input");
     box.type = "checkbox";
-    box.value = bus;
-    box.checked = bus === "output";
-    box.onchange = () => { if (!state.recording) $("recorded").textContent = chosenBuses().join(", "); };
-    label.append(box, bus);
+    box.value = name;
+    box.checked = on.includes(name);
+    box.onchange = change;
+    label.append(box, name);
     return label;
   }));
 }
 
+function checked(fieldset) {
+  return [...fieldset.querySelectorAll("input:checked")].map((box) => box.value);
+}
+
+// Effects keep the order in which they were chosen.
+function chain() {
+  const wanted = checked($("chain")), kept = state.effects.filter((name) => wanted.includes(name));
+  send({ type: "effects", names: [...kept, ...wanted.filter((name) => !kept.includes(name))] });
+}
+
+function showRack() {
+  for (const box of $("chain").querySelectorAll("input")) box.checked = state.effects.includes(box.value);
+  const turns = state.parameters.filter((p) => p.kind === "number" && p.name.includes("."));
+  const names = turns.map((p) => p.name).join();
+  if (names !== $("turns").dataset.names) {
+    $("turns").dataset.names = names;
+    $("turns").replaceChildren(...turns.map((p) => {
+      const line = document.createElement("label"), label = document.createElement("span");
+      const slider = document.createElement("input"), value = document.createElement("output");
+      line.className = "line";
+      label.textContent = p.label;
+      Object.assign(slider, { id: `turn-${p.name}`, type: "range", min: p.minimum, max: p.maximum });
+      slider.step = p.name.endsWith("semitones") ? 1 : "any";
+      slider.oninput = () => { set(p.name, Number(slider.value)); slider.show(Number(slider.value)); };
+      slider.show = (number) => { value.textContent = `${+number.toPrecision(3)} ${p.unit}`.replace("-", "−"); };
+      line.append(label, slider, value);
+      return line;
+    }));
+  }
+  for (const p of turns) {
+    const slider = $(`turn-${p.name}`);
+    if (ours(p.name)) continue;
+    slider.value = state.values[p.name];
+    slider.show(state.values[p.name]);
+  }
+}
+
+// ---- recording
+
+function buildBuses() {
+  checks($("buses"), state.buses, ["output"], () => {
+    if (!state.recording) $("recorded").textContent = chosenBuses().join(", ");
+  });
+}
+
 function chosenBuses() {
-  return [...$("buses").querySelectorAll("input:checked")].map((box) => box.value);
+  return checked($("buses"));
 }
 
 function record() {

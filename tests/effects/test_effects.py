@@ -1,0 +1,218 @@
+"""The built-in effects: against scipy, at any block size, without a click."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from realtime_sep.effects import Effect
+from realtime_sep.effects.dynamics import Compressor, Gate
+from realtime_sep.effects.filters import Highpass, highpass_coefficients
+from realtime_sep.effects.pitch import N_FFT, Pitch
+from realtime_sep.effects.space import ALLPASSES, COMBS, SPREAD, Echo, Reverb
+from realtime_sep.errors import UsageError
+from realtime_sep.plugins import load_effect
+from realtime_sep.types import Float32
+
+RATE = 44100
+EVERY = {
+    "highpass": Highpass, "gate": Gate, "compressor": Compressor, "echo": Echo,
+    "reverb": Reverb, "pitch": Pitch,
+}  # fmt: skip
+NAMES = pytest.mark.parametrize("name", EVERY)
+
+
+def noise(frames: int, channels: int = 2, level: float = 0.3) -> Float32:
+    rng = np.random.default_rng(0)
+    return rng.uniform(-level, level, (frames, channels)).astype(np.float32)
+
+
+def sine(frames: int, hz: float, level: float = 0.4, channels: int = 2) -> Float32:
+    t = np.arange(frames)[:, np.newaxis] / RATE
+    return np.repeat(level * np.sin(2 * np.pi * hz * t), channels, axis=1).astype(np.float32)
+
+
+def made(name: str, channels: int = 2, rate: int = RATE, **values: float) -> Effect:
+    effect: Effect = EVERY[name]()
+    for key, value in values.items():
+        effect.set(key, value)
+    effect.prepare(rate, channels, 4096)
+    return effect
+
+
+def run(effect: Effect, audio: Float32, blocks: tuple[int, ...] = (256,)) -> Float32:
+    out, start, i = audio.copy(), 0, 0
+    while start < len(out):
+        effect.process(out[start : start + blocks[i % len(blocks)]])
+        start += blocks[i % len(blocks)]
+        i += 1
+    return out
+
+
+@NAMES
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_of_any_size_give_the_same_samples(name: str, channels: int) -> None:
+    audio = noise(20000, channels)
+    values = {"semitones": 3.0} if name == "pitch" else {}
+    whole = run(made(name, channels, **values), audio)
+    for blocks in ((1, 7, 500), (4096,), (129,)):
+        np.testing.assert_array_equal(run(made(name, channels, **values), audio, blocks), whole)
+
+
+@NAMES
+def test_reset_forgets(name: str) -> None:
+    audio = noise(12000)
+    effect = made(name)
+    first = run(effect, audio)
+    effect.reset()
+    np.testing.assert_array_equal(run(effect, audio), first)
+    assert np.isfinite(first).all()
+
+
+@NAMES
+def test_every_parameter_moves_without_a_click(name: str) -> None:
+    """Every parameter is thrown from end to end while a slow sine plays."""
+    audio = sine(RATE, 110)
+    for parameter in EVERY[name].parameters:
+        effect = made(name)
+        out = [run(effect, audio[: RATE // 2])]
+        for place, value in ((RATE // 2, parameter.maximum), (3 * RATE // 4, parameter.minimum)):
+            effect.set(parameter.name, value)
+            out.append(run(effect, audio[place : place + RATE // 4]))
+        result = np.concatenate(out)
+        # An octave more is twice as steep; 24 dB of make-up is 16 times as loud.
+        loudest = max(float(np.abs(result).max()), 0.4)
+        assert np.abs(np.diff(result, axis=0)).max() <= 0.06 * loudest, parameter.name
+
+
+@NAMES
+def test_names_are_entry_points_and_mistakes_are_named(name: str) -> None:
+    effect = load_effect(name)
+    assert isinstance(effect, EVERY[name])
+    with pytest.raises(UsageError, match=f"unknown parameter of effect '{name}'"):
+        effect.set("nonsense", 1)
+    first = effect.parameters[0]
+    with pytest.raises(UsageError, match="goes from"):
+        effect.set(first.name, first.maximum + 1)
+
+
+@pytest.mark.parametrize("hz", [20.0, 80.0, 1000.0])
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_highpass_is_butterworths(hz: float, rate: int) -> None:
+    b0, b1, b2, a1, a2 = highpass_coefficients(hz, rate)
+    b, a = signal.butter(2, hz, "high", fs=rate)
+    np.testing.assert_allclose([b0, b1, b2], b, rtol=1e-9)
+    np.testing.assert_allclose([1, a1, a2], a, rtol=1e-9)
+    audio = noise(20000)
+    expected = signal.lfilter(b, a, audio.astype(np.float64), axis=0)
+    np.testing.assert_allclose(run(made("highpass", f=hz, rate=rate), audio), expected, atol=1e-6)
+
+
+def test_the_gate_closes_and_opens() -> None:
+    soft, loud = sine(RATE, 440, 10 ** (-60 / 20)), sine(RATE // 2, 440, 0.1)
+    out = run(made("gate", threshold=-50, range=60), np.concatenate([soft, loud, soft]))
+    peak = [np.abs(part).max() for part in np.split(out, [RATE, RATE + RATE // 2])]
+    assert peak[0] < 1e-5
+    assert peak[1] == pytest.approx(0.1, rel=0.01)
+    held = out[RATE + RATE // 2 :][: round(0.14 * RATE)]
+    assert np.abs(held).max() == pytest.approx(1e-3, rel=0.02)
+    assert np.abs(out[-1000:]).max() < 1e-5
+
+
+@pytest.mark.parametrize("level", [-40.0, -18.0, -6.0, 0.0])
+@pytest.mark.parametrize("ratio", [1.0, 4.0, 20.0])
+def test_the_compressors_curve(level: float, ratio: float) -> None:
+    """A constant level comes out where the textbook says."""
+    audio = np.full((RATE, 2), 10 ** (level / 20), np.float32)
+    out = run(made("compressor", threshold=-18, ratio=ratio, knee=6, makeup=2), audio)
+    over, slope = level + 18, 1 - 1 / ratio
+    reduction = slope * (max(over, 0) if abs(over) > 3 else (over + 3) ** 2 / 12)
+    got = 20 * np.log10(float(out[-1, 0]))
+    assert got == pytest.approx(level - reduction + 2, abs=0.01)
+
+
+def test_echo_is_a_comb() -> None:
+    audio = noise(40000)
+    delay = round(0.2 * RATE)
+    out = run(made("echo", time=200, feedback=0.5, mix=0.4), audio)
+    repeats = signal.lfilter(
+        [*np.zeros(delay), 1], [1, *np.zeros(delay - 1), -0.5], audio.astype(np.float64), axis=0
+    )
+    np.testing.assert_allclose(out, audio + 0.4 * repeats, atol=1e-5)
+
+
+def test_reverb_is_its_filters() -> None:
+    """Against scipy, without damping: combs in parallel, all-passes in series."""
+    audio = noise(30000)
+    out = run(made("reverb", decay=2, damping=0, mix=1), audio)
+    x = 0.03 * audio.astype(np.float64).mean(axis=1)
+    for c in range(2):
+        y = np.zeros_like(x)
+        for length in (d + SPREAD * c for d in COMBS):
+            gain = 10 ** (-3 * length / (2 * RATE))
+            y += signal.lfilter([*np.zeros(length), 1], [1, *np.zeros(length - 1), -gain], x)
+        for length in (d + SPREAD * c for d in ALLPASSES):
+            b = [-1, *np.zeros(length - 1), 1.5]
+            y = signal.lfilter(b, [1, *np.zeros(length - 1), -0.5], y)
+        np.testing.assert_allclose(out[:, c] - audio[:, c], y, atol=2e-6)
+
+
+@pytest.mark.parametrize("decay", [0.5, 2.0])
+def test_reverb_dies_as_fast_as_it_says(decay: float) -> None:
+    audio = np.zeros((3 * RATE, 2), np.float32)
+    audio[0] = 1
+    out = run(made("reverb", decay=decay, damping=0), audio).astype(np.float64)
+    energy = np.cumsum(out[1:, 0][::-1] ** 2)[::-1]  # Schroeder's integral
+    level = 10 * np.log10(energy / energy[0])
+    times = [np.argmax(level < db) / RATE for db in (-5, -35)]
+    assert 2 * (times[1] - times[0]) == pytest.approx(decay, rel=0.15)
+
+
+# ---- key change
+
+
+def test_at_zero_the_sound_passes_after_the_latency() -> None:
+    audio = noise(30000)
+    effect = made("pitch")
+    assert effect.latency == N_FFT
+    out = run(effect, audio)
+    np.testing.assert_allclose(out[N_FFT:], audio[:-N_FFT], atol=1e-5)
+
+
+@pytest.mark.parametrize("semitones", [-12, -5, -1, 0.5, 3, 7, 12])
+@pytest.mark.parametrize("hz", [110.0, 440.0, 2000.0])
+def test_a_tone_goes_where_it_should(semitones: float, hz: float) -> None:
+    """Within a cent, at its level, and nothing else 40 dB below it."""
+    out = run(made("pitch", semitones=semitones), sine(3 * RATE, hz))[RATE:, 0]
+    expected = hz * 2 ** (semitones / 12)
+    window = signal.windows.blackmanharris(len(out))
+    spectrum = np.abs(np.fft.rfft(out * window))
+    peak = int(spectrum.argmax())
+    a, b, c = np.log(spectrum[peak - 1 : peak + 2])
+    found = (peak + 0.5 * (a - c) / (a - 2 * b + c)) * RATE / len(out)
+    assert abs(1200 * np.log2(found / expected)) < 1
+    assert 20 * np.log10(np.sqrt(2 * np.mean(out**2)) / 0.4) == pytest.approx(0, abs=1.0)
+    spectrum[max(0, peak - 60) : peak + 60] = 0
+    assert spectrum.max() < 0.01 * 0.4 * window.sum() / 2
+
+
+def test_a_chord_stays_a_chord_and_stereo_stays_stereo() -> None:
+    audio = sine(3 * RATE, 220) + sine(3 * RATE, 277.18) + sine(3 * RATE, 329.63)
+    audio *= np.array([0.6, 0.15], np.float32)
+    out = run(made("pitch", semitones=4), audio)[RATE:]
+    spectrum = np.abs(np.fft.rfft(out[:, 0] * np.hanning(len(out))))
+    for hz in (220, 277.18, 329.63):
+        place = round(hz * 2 ** (4 / 12) * len(out) / RATE)
+        assert spectrum[place - 3 : place + 4].max() > 0.5 * spectrum.max()
+    np.testing.assert_allclose(out[:, 1], 0.25 * out[:, 0], atol=2e-3)
+
+
+def test_where_a_sound_was_it_stays() -> None:
+    """The latency is what is reported: a burst in the middle of silence, moved by a fifth."""
+    audio = np.zeros((40000, 2), np.float32)
+    audio[20000:22000] = sine(2000, 500) * np.hanning(2000)[:, np.newaxis]
+    effect = made("pitch", semitones=7)
+    energy = run(effect, audio)[:, 0].astype(np.float64) ** 2
+    centre = (energy * np.arange(len(energy))).sum() / energy.sum()
+    assert abs(centre - 21000 - effect.latency) < 200
