@@ -270,7 +270,7 @@ class Stream:
         self._attending = threading.Lock()
         self._switching = 0
         self._settings = Settings(self.info.stems, self._opened.parameters)
-        self._turned: set[str] = set()
+        self._turned = set[str]()  # not an annotation, where `set` is the method below
         self._turning = threading.Lock()
         self.set_many({"vocals": vocals, "music": music})
 
