@@ -80,11 +80,10 @@ async def _serve(config: ServeConfig) -> None:
     """Serve until a signal ends it."""
     from realtime_sep.serve.server import serving
 
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(over.set))
     async with serving(config) as server:
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(over.set))
         host = f"[{config.host}]" if ":" in config.host else config.host
         names = ", ".join(config.models)
         typer.echo(f"ws://{host}:{server.port} serves {names} to at most {config.clients} clients")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -331,14 +331,19 @@ class Rounds:
         Returns:
             Whether anything was done, so that there may be more to do.
         """
-        ready = {p: s for p, s in self._sessions.items() if s.take()}
+        ready: dict[int, Session] = {}
+        for place, session in [*self._sessions.items()]:
+            with self._failing(place):
+                if session.take():
+                    ready[place] = session
         for model in self.models.values():
             own = {p: s for p, s in ready.items() if s.model is model}
             with self._failing(*own):
                 for session in own.values():
                     prepare(session.separation)
                 model.run()
-        for place, session in ready.items():
+        for place in ready.keys() & self._sessions.keys():
+            session = ready[place]
             with self._failing(place):
                 session.step()
                 session.give()
@@ -354,6 +359,8 @@ class Rounds:
                 if session := self._sessions.pop(place, None):
                     name = session.model.name
                     self.failures[place] = f"separator {name!r} failed: {error!r:.200}"
+                    with suppress(Exception):
+                        session.close()
 
     def news(self) -> Iterator[tuple[int, str]]:
         """What separators want their users to know."""

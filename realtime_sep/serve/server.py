@@ -307,7 +307,9 @@ class Server:
         """Tell everybody, and end."""
         if self._sockets is not None:
             self._sockets.close()
-            await self._sockets.wait_closed()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * _CLOSE_TIMEOUT):
+                    await self._sockets.wait_closed()
         tasks = [task for task in (self._watch, self._pulse) if task is not None]
         for task in tasks:
             task.cancel()
