@@ -12,7 +12,12 @@ from collections.abc import Callable
 
 import pytest
 
-from realtime_sep.cli.live import feedback
+from realtime_sep.cli.live import _backend, feedback
+from realtime_sep.errors import UsageError
+from realtime_sep.io.jack import JackSpec
+from realtime_sep.io.null import NullSpec
+from realtime_sep.io.portaudio import PortAudioSpec
+from realtime_sep.io.pyaudio import PyAudioSpec
 
 from .conftest import Cli
 
@@ -110,8 +115,20 @@ def test_meters_and_keys_in_a_terminal() -> None:
         ("Line In (Realtek) ▶ Speakers (Realtek) (Windows WASAPI, 48000 Hz)", 0),
         ("Microphone (Realtek) ▶ CABLE Input (VB-Audio) (Windows WASAPI, 48000 Hz)", 0),
         ("null device, clocked, 48000 Hz", 0),
-        ("system ▶ system (JACK Audio Connection Kit, 48000 Hz)", 0),
+        ("system ▶ system (JACK, 48000 Hz)", 0),
     ],
 )
 def test_feedback_is_foreseen(description: str, danger: int) -> None:
     assert bool(feedback(description)) == bool(danger)
+
+
+def test_backends_by_name() -> None:
+    assert _backend("mic", None, "low", None) is None
+    assert isinstance(_backend("null", None, "low", "jack"), NullSpec)
+    assert _backend(None, "system", "low", "JACK") == JackSpec(None, "system")
+    assert _backend("3", "pulse", "low", "pyaudio") == PyAudioSpec(3, "pulse")
+    assert _backend("mic", None, 0.1, "alsa") == PortAudioSpec("mic", None, 0.1, "alsa")
+    with pytest.raises(UsageError, match="stands alone"):
+        _backend("null", "speakers", "low", None)
+    with pytest.raises(UsageError, match="PyAudio knows no --latency"):
+        _backend(None, None, "high", "pyaudio")

@@ -45,11 +45,13 @@ def test_latency_is_computed_and_counters_tell_what_happens(backend: Backend) ->
         first = stream.stats
         stream.wait(0.5)
         second = stream.stats
+        stream.stop()
+        third = stream.stats
     assert second.samplerate == RATE
     frames, callbacks = second.frames - first.frames, second.callbacks - first.callbacks
     assert 0 < callbacks <= frames
     assert min(backend.blocks) - 1 <= frames / callbacks <= latency.deadline
-    assert abs(second.hops * second.hop - second.frames) <= RATE / 2
+    assert 0 <= third.frames - third.hops * third.hop <= RATE / 4, "the worker keeps up"
     assert second.elapsed > first.elapsed
     assert 0 <= second.callback_age < 1
     assert second.overflow_frames == 0
@@ -80,6 +82,6 @@ def test_a_device_that_goes_is_one_clear_error(backend: Backend) -> None:
         begin = time.monotonic()
         with pytest.raises(DeviceError) as caught:
             stream.wait(5)
-        assert time.monotonic() - begin < 1.5
+        assert time.monotonic() - begin < 3
         assert "\n" not in str(caught.value)
         assert not stream.running
