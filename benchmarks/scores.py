@@ -3,7 +3,7 @@
     python benchmarks/scores.py DIR [NAME[:KEY=VALUE,...] ...]      (make scores)
 
 DIR holds songs as `realtime-sep evaluate` takes them.  Named separators replace the default: all
-but `identity`, which separates nothing by design.
+that find a voice; networks on windows or segments in every profile.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from realtime_sep.errors import RealtimeSepError
 from realtime_sep.evaluate.run import Estimates, evaluate
 from realtime_sep.evaluate.songs import Song
 from realtime_sep.evaluate.tables import markdown
+from realtime_sep.models import plan, registry
+from realtime_sep.models.plan import DEFAULT_PROFILE
 from realtime_sep.plugins import available_separators
 
 PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
+#: The one separates nothing, the other tones from beats.
+WITHOUT_VOICE = ("identity", "hpss")
 BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
 
 
@@ -29,7 +33,7 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         sys.exit((__doc__ or "").strip())
     directory, *models = arguments
-    models = models or [name for name in available_separators() if name != "identity"]
+    models = models or everything()
     mono: dict[str, bool] = {}
 
     def note(model: str, song: Song, estimates: Estimates, scores: object) -> None:
@@ -63,6 +67,19 @@ def main(arguments: list[str]) -> None:
     after = rest.split(END)[1]
     PAGE.write_text(before + text + after, encoding="utf-8")
     print(text)
+
+
+def everything() -> list[str]:
+    """All installed separators, models in all their profiles, the default one first."""
+    names = [name for name in available_separators() if name not in WITHOUT_VOICE]
+    entries = registry.entries()
+    found = []
+    for name in names:
+        found.append(name)
+        if name in entries:
+            others = [p for p in plan.profiles(entries[name].metadata) if p != DEFAULT_PROFILE]
+            found += [f"{name}:profile={profile}" for profile in others]
+    return found
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ sample `n` of the input: the separator's latency is taken out, its tail brought 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import ceil, gcd
@@ -16,9 +17,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from realtime_sep.dsp.meters import linear
 from realtime_sep.dsp.resample import StreamResampler, native_rate
 from realtime_sep.engine import MIX, Engine
-from realtime_sep.errors import AudioFileError, UsageError
+from realtime_sep.errors import AudioFileError, UsageError, unknown
 from realtime_sep.io.file import AudioReader, AudioWriter, Format, downmix
 from realtime_sep.native import denormals_flushed
 from realtime_sep.plugins import load_separator
@@ -299,7 +301,7 @@ class SeparatedFile:
     """What `separate_file` did.
 
     Attributes:
-        paths: by what they hold: "karaoke", or the names of the stems.
+        paths: by what they hold: "karaoke", "mix", or the names of the stems.
         clipped: samples beyond full scale that the format cut off.
         damaged: packets of the source that could not be decoded and were left out.
         notice: what the separator wants the user to know.
@@ -329,14 +331,16 @@ def separate_file(
     separator: str = "center",
     *,
     stems: bool = False,
+    levels: Mapping[str, float] | None = None,
     format: Format = "wav",
     progress: Progress | None = None,
     **options: Any,
 ) -> SeparatedFile:
     """Separate a file of any length in constant memory.
 
-    Writes the karaoke version (everything but the stem "vocals"), or with `stems` every stem, at
-    the sample rate of the source, in mono or stereo as it is (stereo where it has more channels).
+    Writes the karaoke version (everything but the stem "vocals"), or with `stems` every stem, or
+    with `levels` the mix of all stems at levels in dB by stem (0 for those not named), at the
+    sample rate of the source, in mono or stereo as it is (stereo where it has more channels).
     All files appear complete or not at all; older ones of the same name are replaced, never the
     source.
 
@@ -353,15 +357,19 @@ def separate_file(
         separation = files.enter_context(
             Separation(separator, reader.samplerate, reader.channels, **options)
         )
-        if not stems and VOCALS not in separation.stems:
+        for name in levels or ():
+            if name not in separation.stems:
+                raise unknown("stem", name, separation.stems)
+        if not stems and levels is None and VOCALS not in separation.stems:
             raise UsageError(
                 f"{separator!r} has no stem 'vocals' to leave out (it has "
                 f"{', '.join(separation.stems)}); ask for its stems instead"
             )
-        kept = [i for i, name in enumerate(separation.stems) if name != VOCALS]
+        db = {VOCALS: -math.inf} if levels is None else levels
+        gains = np.array([linear(db.get(name, 0.0)) for name in separation.stems], np.float32)
         targets = output_paths(
             source,
-            separation.stems if stems else ["karaoke"],
+            separation.stems if stems else ["karaoke" if levels is None else "mix"],
             None if directory is None else _made(Path(directory)),
             format,
         )
@@ -374,7 +382,7 @@ def separate_file(
         ]
         done = 0
         for block in _stem_blocks(reader, separation):
-            outputs = list(block) if stems else [block[kept].sum(axis=0)]
+            outputs = list(block) if stems else [np.tensordot(gains, block, axes=1)]
             for writer, output in zip(writers, outputs, strict=True):
                 writer.write(output)
             done += block.shape[1]

@@ -26,9 +26,9 @@ def checked_model(name: str | None) -> str:
         from realtime_sep.cli.choice import best_model
 
         return best_model()
-    from realtime_sep.plugins import available_separators, load_separator
+    from realtime_sep.plugins import available_separators, load_separator, with_options
 
-    if name not in available_separators():
+    if with_options(name)[0] not in available_separators():
         load_separator(name)  # says what is wrong, and where to get it
     return name
 

@@ -11,7 +11,11 @@ from realtime_sep.cli.common import decibels
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", metavar="NAME", help="Separator to use.", show_default="the best one"
+        "--model",
+        "-m",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="Separator to use, with its options.",
+        show_default="the best one",
     ),
 ]
 Profile = Annotated[

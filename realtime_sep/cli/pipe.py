@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from io import FileIO
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from realtime_sep.cli.options import Model, Music, Profile, Vocals
-from realtime_sep.errors import UsageError
+from realtime_sep.cli.options import Model, Music, Profile, Provider, StemLevels, Vocals
+from realtime_sep.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from realtime_sep.io.pipe import PcmReader, PcmWriter
@@ -52,8 +52,10 @@ def pipe(
     ] = None,
     model: Model = None,
     profile: Profile = None,
+    provider: Provider = None,
     vocals: Vocals = None,
     music: Music = None,
+    levels: StemLevels = None,
     stems: Annotated[
         bool,
         typer.Option("--stems", help="Every stem instead of the mix, side by side as channels."),
@@ -74,10 +76,13 @@ def pipe(
     from realtime_sep.dsp.resample import native_rate
     from realtime_sep.plugins import load_separator
 
-    if stems and not (vocals is None and music is None):
-        raise UsageError("--stems gives every stem as it is: leave out --vocals and --music")
+    by_stem = common.stem_levels(levels)
+    if stems and not (vocals is None and music is None and not by_stem):
+        raise UsageError(
+            "--stems gives every stem as it is: leave out --vocals, --music and --stem"
+        )
     name = common.checked_model(model)
-    options: dict[str, Any] = {} if profile is None else {"profile": profile}
+    options = common.separator_options(profile, provider)
     try:
         with _standard_streams() as (source, sink), ExitStack() as closing:
             reader = _reader(source, format, rate, channels, common.complain)
@@ -85,7 +90,7 @@ def pipe(
                 name, samplerate=native_rate(reader.samplerate), channels=reader.channels, **options
             )
             closing.callback(getattr(separator, "close", lambda: None))
-            mixed = _side_by_side if stems else _mixer(separator, vocals, music)
+            mixed = _side_by_side if stems else _mixer(separator, vocals, music, by_stem)
             width = reader.channels * (len(separator.info.stems) if stems else 1)
             if stems:
                 common.complain(_channels_of(separator))
@@ -208,7 +213,7 @@ def _delayed(reader: PcmReader, separator: Separator) -> Iterator[Float32]:
 
 
 def _mixer(
-    separator: Separator, vocals: float | None, music: float | None
+    separator: Separator, vocals: float | None, music: float | None, by_stem: dict[str, float]
 ) -> Callable[[Float32], Float32]:
     """The engine's faders at fixed levels: stems `(stems, frames, channels)` to their mix."""
     import numpy as np
@@ -217,15 +222,19 @@ def _mixer(
     from realtime_sep.dsp.meters import linear
 
     info = separator.info
-    if "vocals" not in info.stems:
+    for name in by_stem:
+        if name not in info.stems:
+            raise unknown("stem", name, info.stems)
+    if "vocals" not in info.stems and not by_stem:
         raise UsageError(
             f"{info.name!r} has no stem 'vocals' to set the level of (it has "
             f"{', '.join(info.stems)}); use --stems"
         )
     if vocals is None:
-        vocals = -math.inf if music is None else 0.0
+        vocals = -math.inf if music is None and not by_stem else 0.0
+    levels = {n: vocals if n == "vocals" else music or 0.0 for n in info.stems} | by_stem
     faders = Faders(len(info.stems), info.samplerate)
-    faders.targets[:] = [linear(vocals if n == "vocals" else music or 0.0) for n in info.stems]
+    faders.targets[:] = [linear(levels[n]) for n in info.stems]
     faders.settle()
 
     def mixed(stems: Float32) -> Float32:

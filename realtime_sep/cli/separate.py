@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realtime_sep.cli.options import Model, Profile
+from realtime_sep.cli.options import Model, Profile, Provider, StemLevels
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def separate(
     stems: Annotated[
         bool, typer.Option("--stems", help="Write every stem instead of the karaoke version.")
     ] = False,
+    levels: StemLevels = None,
     profile: Profile = None,
+    provider: Provider = None,
     format: Annotated[
         Format, typer.Option("--format", "-f", help="WAV: 32-bit float; FLAC: 24 bits.")
     ] = Format.wav,
@@ -47,7 +49,8 @@ def separate(
     """Separate files with the live engine, faster than they play.
 
     Writes `NAME.karaoke.wav`, the music without the voice; with `--stems` instead
-    `NAME.vocals.wav` and `NAME.accompaniment.wav` (or whatever stems the model has).
+    `NAME.vocals.wav` and `NAME.accompaniment.wav` (or whatever stems the model has); with
+    `--stem drums=-6` instead `NAME.mix.wav`, all stems together at their levels.
     Sample rate and length are those of the file; mono stays mono, surround becomes stereo.
     """
     from realtime_sep.cli import common
@@ -55,8 +58,14 @@ def separate(
     from realtime_sep.plugins import load_separator
 
     name = common.checked_model(model)
-    options: dict[str, Any] = {} if profile is None else {"profile": profile}
-    names = list(load_separator(name, **options).info.stems) if stems else ["karaoke"]
+    options = common.separator_options(profile, provider)
+    by_stem = common.stem_levels(levels)
+    if stems and by_stem:
+        raise UsageError("--stems gives every stem as it is: leave out --stem")
+    if stems:
+        names = list(load_separator(name, **options).info.stems)
+    else:
+        names = ["mix"] if by_stem else ["karaoke"]
     sources = [Path(file) for file in files]
     _check_targets(
         sources, {s: list(output_paths(s, names, output, format.value).values()) for s in sources}
@@ -78,6 +87,7 @@ def separate(
                     output,
                     name,
                     stems=stems,
+                    levels=by_stem or None,
                     format=format.value,
                     progress=progress,
                     **options,

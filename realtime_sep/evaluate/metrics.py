@@ -12,7 +12,7 @@ done?", ICASSP 2019.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,14 @@ METRICS: dict[str, tuple[str, ...]] = {
         "music_loss",
     ),
 }
+#: Scores of every other stem, where a song and a model have it.
+PART_METRICS = ("sdr", "si_sdr", "bss_sdr", "bss_sir", "bss_sar")
+
+
+def metrics_of(stem: str) -> tuple[str, ...]:
+    """The scores of a stem."""
+    return METRICS.get(stem, PART_METRICS)
+
 
 #: Largest score: past it, rounding is measured and not separation.
 LIMIT = 100.0
@@ -65,16 +73,25 @@ class Scorer:
         mixture: of the song.
         references: its true stems by name.
         samplerate: Hz.
+        parts: true stems that the accompaniment consists of, by name, where they are known.
     """
 
-    def __init__(self, mixture: Audio, references: dict[str, Audio], samplerate: int) -> None:
+    def __init__(
+        self,
+        mixture: Audio,
+        references: Mapping[str, Audio],
+        samplerate: int,
+        parts: Mapping[str, Audio] | None = None,
+    ) -> None:
         self._mixture = mixture
         self._references = references
         self._samplerate = samplerate
         self._bss = BssEval([references[stem] for stem in STEMS])
+        self._parts = dict(parts or {})
+        self._bss_parts = BssEval([references[VOCALS], *self._parts.values()])
 
-    def score(self, estimates: dict[str, Audio]) -> dict[str, Scores]:
-        """All scores of one separation, by stem and metric (see `METRICS`)."""
+    def score(self, estimates: Mapping[str, Audio]) -> dict[str, Scores]:
+        """All scores of one separation, by stem and metric (see `metrics_of`)."""
         references, rate = self._references, self._samplerate
         voice, music = references[VOCALS], references[ACCOMPANIMENT]
         bss = self._bss.medians([estimates[stem] for stem in STEMS], rate)
@@ -92,6 +109,28 @@ class Scorer:
         left, kept = shares(voice, music, estimates[ACCOMPANIMENT], rate)
         scores[ACCOMPANIMENT]["voice_attenuation"] = None if left is None else -left
         scores[ACCOMPANIMENT]["music_loss"] = None if kept is None else -kept
+        return scores | self._part_scores(estimates)
+
+    def _part_scores(self, estimates: Mapping[str, Audio]) -> dict[str, Scores]:
+        """Those of the parts that song and separation have; BSSEval's where it has all of them."""
+        known = [part for part in self._parts if part in estimates]
+        scores: dict[str, Scores] = {
+            part: dict.fromkeys(PART_METRICS)
+            | {
+                "sdr": sdr(self._parts[part], estimates[part]),
+                "si_sdr": si_sdr(self._parts[part], estimates[part]),
+            }
+            for part in known
+        }
+        if known and len(known) == len(self._parts):
+            found = [estimates[VOCALS], *(estimates[part] for part in known)]
+            bss = self._bss_parts.medians(found, self._samplerate)[1:]
+            for part, medians in zip(known, bss, strict=True):
+                scores[part] |= {
+                    "bss_sdr": medians.sdr,
+                    "bss_sir": medians.sir,
+                    "bss_sar": medians.sar,
+                }
         return scores
 
 

@@ -17,17 +17,17 @@ from realtime_sep.dsp.stft import Analysis, Synthesis
 from realtime_sep.errors import AudioFileError, UsageError
 from realtime_sep.evaluate.metrics import (
     ACCOMPANIMENT,
-    METRICS,
     STEMS,
     VOCALS,
     Score,
     Scorer,
     Scores,
+    metrics_of,
 )
 from realtime_sep.evaluate.songs import Song, find_songs, printable, read_song, song_name
 from realtime_sep.latency import overlap_add_lag, stream_latency
 from realtime_sep.offline import separate
-from realtime_sep.plugins import load_separator
+from realtime_sep.plugins import load_separator, with_options
 from realtime_sep.separators import Separator
 from realtime_sep.types import PROFILES, Float32, Geometry, StreamConfig
 
@@ -75,8 +75,13 @@ class ModelResult:
 
     def scores(self, stem: str, metric: str, warm: bool = False) -> list[float]:
         """The scores that there are, in the order of songs."""
-        every = [(song.warm if warm else song.cold)[stem][metric] for song in self.songs]
-        return [score for score in every if score is not None]
+        every = [(song.warm if warm else song.cold).get(stem, {}) for song in self.songs]
+        return [score for of in every if (score := of.get(metric)) is not None]
+
+    @property
+    def parts(self) -> list[str]:
+        """Stems besides vocals and accompaniment that have scores."""
+        return list(dict.fromkeys(s for song in self.songs for s in song.cold if s not in STEMS))
 
     def summary(
         self, summarise: Callable[[list[float]], float], warm: bool = False
@@ -85,9 +90,9 @@ class ModelResult:
         return {
             stem: {
                 metric: summarise(scores) if (scores := self.scores(stem, metric, warm)) else None
-                for metric in METRICS[stem]
+                for metric in metrics_of(stem)
             }
-            for stem in STEMS
+            for stem in (*STEMS, *self.parts)
         }
 
     def median(self, warm: bool = False) -> dict[str, Scores]:
@@ -98,7 +103,11 @@ class ModelResult:
 
     def worst(self, stem: str) -> SongResult | None:
         """The song with the lowest plain SDR of a stem."""
-        scored = [(s, song) for song in self.songs if (s := song.cold[stem]["sdr"]) is not None]
+        scored = [
+            (s, song)
+            for song in self.songs
+            if (s := song.cold.get(stem, {}).get("sdr")) is not None
+        ]
         return min(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
@@ -130,8 +139,7 @@ class Candidate:
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
-        self.name, _, rest = spec.partition(":")
-        self.options = _options(spec, rest)
+        self.name, self.options = with_options(spec)
         self._made: dict[tuple[int, int], Separator] = {}
         self.separator(44100, 2)  # a name that does not exist is an error now, not after songs
 
@@ -150,10 +158,13 @@ class Candidate:
         return self._made[key]
 
     def separate(self, audio: Float32, samplerate: int) -> Estimates:
-        """Through the engine, hop by hop; every stem but the voice is accompaniment."""
+        """Through the engine, hop by hop; every stem but the voice is accompaniment.
+
+        A separator of more than two stems gives each of them besides."""
         stems = separate(audio, samplerate, self.separator(samplerate, audio.shape[1]))
         voice = stems.pop(VOCALS)
-        return {VOCALS: voice, ACCOMPANIMENT: np.sum(list(stems.values()), axis=0)}
+        parts = stems if len(stems) > 1 else {}
+        return {**parts, VOCALS: voice, ACCOMPANIMENT: np.sum(list(stems.values()), axis=0)}
 
     def run(self, song: Song) -> tuple[Estimates, Estimates]:
         """The stems of a song, from a cold start and warmed up."""
@@ -193,40 +204,16 @@ class Candidate:
         return None
 
 
-def _options(spec: str, rest: str) -> dict[str, Any]:
-    """Options of a model: `key=value,...`; numbers and true/false become such."""
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not key.isidentifier():
-            raise UsageError(
-                f"--model {spec!r}: options are NAME:key=value,key=value, and {part!r} is not one"
-            )
-        options[key] = _value(value)
-    return options
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
-
-
 # --- references ----------------------------------------------------------------------------------
 
 
 def unprocessed(song: Song) -> Estimates:
     """The mixture for either stem: what doing nothing scores."""
-    return {stem: song.mixture for stem in STEMS}
+    return {stem: song.mixture for stem in (*STEMS, *song.parts)}
 
 
 def ideal_mask(song: Song, geometry: Geometry) -> Estimates:
-    """The voice's share of the magnitudes, known from the true stems, as the mask.
+    """Each stem's share of the magnitudes, known from the true stems, as its mask.
 
     A reference for what magnitude masks with these windows can do; no ceiling, as masks that know
     the phase do better.
@@ -234,20 +221,30 @@ def ideal_mask(song: Song, geometry: Geometry) -> Estimates:
     hop, lag = geometry.hop, overlap_add_lag(geometry)
     frames, channels = song.mixture.shape
     padded = -(-(frames + lag) // hop) * hop
-    signals = [
-        np.pad(audio, ((0, padded - frames), (0, 0)))
-        for audio in (song.mixture, song.vocals, song.accompaniment)
-    ]
-    analyses = [Analysis(geometry, channels) for _ in signals]
-    synthesis = Synthesis(geometry, channels)
-    voice: Float32 = np.zeros((padded, channels), np.float32)
-    for start in range(0, padded, hop):
-        part = slice(start, start + hop)
-        mix, v, a = (an.process(x[part]) for an, x in zip(analyses, signals, strict=True))
-        v, a = np.abs(v), np.abs(a)
-        synthesis.process(mix * (v / np.maximum(v + a, np.float32(1e-20))), voice[part])
-    voice = voice[lag : lag + frames]
-    return {VOCALS: voice, ACCOMPANIMENT: song.mixture - voice}
+
+    def masked(stems: Sequence[Float32], count: int) -> list[Float32]:
+        """The first `count` of stems that make up the mixture."""
+        signals = [np.pad(x, ((0, padded - frames), (0, 0))) for x in (song.mixture, *stems)]
+        analyses = [Analysis(geometry, channels) for _ in signals]
+        syntheses = [Synthesis(geometry, channels) for _ in range(count)]
+        found: list[Float32] = [np.zeros((padded, channels), np.float32) for _ in range(count)]
+        for start in range(0, padded, hop):
+            part = slice(start, start + hop)
+            mix, *spectra = (an.process(x[part]) for an, x in zip(analyses, signals, strict=True))
+            levels = [np.abs(spectrum) for spectrum in spectra]
+            whole = np.maximum(np.sum(levels, axis=0), np.float32(1e-20))
+            for out, synthesis, level in zip(found, syntheses, levels, strict=False):
+                synthesis.process(mix * (level / whole), out[part])
+        return [out[lag : lag + frames] for out in found]
+
+    (voice,) = masked([song.vocals, song.accompaniment], 1)
+    parts = list(song.parts)
+    found = masked([*song.parts.values(), song.vocals], len(parts)) if parts else []
+    return {
+        **dict(zip(parts, found, strict=True)),
+        VOCALS: voice,
+        ACCOMPANIMENT: song.mixture - voice,
+    }
 
 
 # --- the run -------------------------------------------------------------------------------------
@@ -334,7 +331,7 @@ def evaluate(
             done += steps // len(paths)
             continue
         out.notes += [(name, note) for note in song.notes]
-        scorer = Scorer(song.mixture, song.references, song.samplerate)
+        scorer = Scorer(song.mixture, song.references, song.samplerate, song.parts)
         keep(references[MIXTURE], song, scorer, unprocessed(song), None)
         for profile, geometry in profiles.items():
             keep(references[profile], song, scorer, ideal_mask(song, geometry), None)
@@ -396,7 +393,8 @@ def _summary_json(result: ModelResult) -> dict[str, Any]:
 
 
 def _model_json(result: ModelResult) -> dict[str, Any]:
-    worst = {stem: result.worst(stem) for stem in STEMS}
+    stems = (*STEMS, *result.parts)
+    worst = {stem: result.worst(stem) for stem in stems}
     return {
         "model": result.model,
         "latency_ms": _rounded(result.latency_ms),
@@ -417,8 +415,8 @@ def _model_json(result: ModelResult) -> dict[str, Any]:
         },
         "worst": {stem: song.name if song else None for stem, song in worst.items()},
         "scored": {
-            stem: {metric: len(result.scores(stem, metric)) for metric in METRICS[stem]}
-            for stem in STEMS
+            stem: {metric: len(result.scores(stem, metric)) for metric in metrics_of(stem)}
+            for stem in stems
         },
     }
 

@@ -1,14 +1,15 @@
 """Songs with known stems, in the layouts that such collections come in.
 
 - `<song>/{mixture,vocals,accompaniment}.(wav|flac)`
-- `<song>/{mixture,vocals,drums,bass,other}.(wav|flac)`, as MUSDB18-HQ; the last three are added up
+- `<song>/{mixture,vocals,drums,bass,other}.(wav|flac)`, as MUSDB18-HQ, perhaps with `guitar` and
+  `piano` besides; all but the vocals are added up to the accompaniment
 - `<song>.stem.mp4` with the five tracks mixture, drums, bass, other, vocals, as MUSDB18
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,14 +26,17 @@ _SUFFIXES = (".wav", ".flac")
 _STEM_FILE = ".stem.mp4"
 #: The parts that add up to the accompaniment, and the order of tracks in a stem file.
 _PARTS = ("drums", "bass", "other")
+#: Parts that some collections tell apart from the others.
+_MORE_PARTS = ("guitar", "piano")
 _TRACKS = ("mixture", *_PARTS, "vocals")
 
 
 @dataclass(frozen=True)
 class Song:
-    """A song in memory: all three `(frames, channels)` of equal length, 1 or 2 channels.
+    """A song in memory: all stems `(frames, channels)` of equal length, 1 or 2 channels.
 
     Attributes:
+        parts: the stems that add up to the accompaniment, by name, where they are known.
         notes: what had to be mended when it was read, for people.
     """
 
@@ -42,6 +46,7 @@ class Song:
     vocals: Float32
     accompaniment: Float32
     notes: tuple[str, ...] = field(default=())
+    parts: Mapping[str, Float32] = field(default_factory=dict)
 
     @property
     def references(self) -> dict[str, Float32]:
@@ -61,7 +66,7 @@ def find_songs(directory: Path) -> list[Path]:
     if not directory.is_dir():
         kind = "not a directory" if directory.exists() else "no such directory"
         raise UsageError(f"{directory}: {kind}; give one that holds <song>/vocals.wav and so on")
-    known = {*_TRACKS, "accompaniment"}
+    known = {*_TRACKS, *_MORE_PARTS, "accompaniment"}
     found: set[Path] = set()
     for path in _files(directory):
         if path.name.lower().endswith(_STEM_FILE):
@@ -115,23 +120,19 @@ def read_song(path: Path, name: str, rate: int | None = None) -> Song:
     else:
         stems, samplerate = _read_stem_file(path)
     notes: list[str] = []
-    parts = [stems[part] for part in _PARTS if part in stems]
-    accompaniment = stems.get("accompaniment")
-    if accompaniment is None:
-        accompaniment = np.sum(_alike(parts, notes), axis=0, dtype=np.float32)
-    mixture, vocals, accompaniment = _alike(
-        [stems["mixture"], stems["vocals"], accompaniment], notes
-    )
-    if not len(mixture):
+    stems = dict(zip(stems, _alike(list(stems.values()), notes), strict=True))
+    if not len(stems["mixture"]):
         raise AudioFileError(f"{path}: holds no sound")
-    if not all(np.isfinite(stem).all() for stem in (mixture, vocals, accompaniment)):
+    if not all(np.isfinite(stem).all() for stem in stems.values()):
         raise AudioFileError(f"{path}: holds samples that are not numbers; write the files again")
     if rate is not None and rate != samplerate:
-        mixture, vocals, accompaniment = (
-            _resampled(stem, rate / samplerate) for stem in (mixture, vocals, accompaniment)
-        )
+        stems = {key: _resampled(stem, rate / samplerate) for key, stem in stems.items()}
         samplerate = rate
-    return Song(name, samplerate, mixture, vocals, accompaniment, tuple(notes))
+    mixture, vocals = stems.pop("mixture"), stems.pop("vocals")
+    accompaniment = stems.pop("accompaniment", None)
+    if accompaniment is None:
+        accompaniment = np.sum(list(stems.values()), axis=0, dtype=np.float32)
+    return Song(name, samplerate, mixture, vocals, accompaniment, tuple(notes), stems)
 
 
 def _read_folder(path: Path) -> tuple[dict[str, Float32], int]:
@@ -141,9 +142,10 @@ def _read_folder(path: Path) -> tuple[dict[str, Float32], int]:
         if file.suffix.lower() in _SUFFIXES
     }
     wanted = ["mixture", "vocals"]
-    wanted += ["accompaniment"] if "accompaniment" in files else list(_PARTS)
+    parts = [*_PARTS, *(part for part in _MORE_PARTS if part in files)]
+    wanted += ["accompaniment"] if "accompaniment" in files else parts
     missing = [stem for stem in wanted if stem not in files]
-    if missing == list(_PARTS):
+    if missing == list(_PARTS) == parts:
         missing = ["accompaniment"]
     if missing:
         raise AudioFileError(

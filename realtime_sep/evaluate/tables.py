@@ -71,6 +71,16 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
     if any(few for r in rows for stem in STEMS for _, _, few in _stem_cells(r, stem)):
         console.print("[dim]  * of fewer songs: where a stem is silent it has no such score\n")
 
+    if parts := _parts(rows):
+        table = _table("SDR of the other stems: median over songs, mean below it, in dB")
+        for part in parts:
+            table.add_column(part, justify="right", no_wrap=True)
+        for result in rows:
+            if result.parts:
+                cells = [f"{median}\n[dim]{mean}[/]" for median, mean in _part_cells(result, parts)]
+                table.add_row(Text(result.model), *cells)
+        console.print(table)
+
     table = _table("delay and cost; SDR of vocals / accompaniment")
     for title in ("delay\nms", "CPU", "cold\nSDR", "warm\nSDR"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -117,6 +127,20 @@ def _stem_cells(result: ModelResult, stem: str) -> list[tuple[str, str, int]]:
     ]
 
 
+def _parts(rows: Sequence[ModelResult]) -> list[str]:
+    """Stems besides vocals and accompaniment that a model has scores of."""
+    return list(dict.fromkeys(part for row in rows if row.latency_ms for part in row.parts))
+
+
+def _part_cells(result: ModelResult, parts: Sequence[str]) -> list[tuple[str, str]]:
+    """Median and mean SDR of each of these stems."""
+    median, mean = result.median(), result.mean()
+    return [
+        (number(median.get(part, {}).get("sdr")), number(mean.get(part, {}).get("sdr")))
+        for part in parts
+    ]
+
+
 def _worst_sdr(result: ModelResult, stem: str) -> Score:
     worst = result.worst(stem)
     return worst.cold[stem]["sdr"] if worst else None
@@ -143,6 +167,13 @@ def markdown(rows: Sequence[ModelResult]) -> str:
             ]
             body.append([f"`{row.model}`", *cells])
         tables.append(_markdown_table(head, body))
+    if parts := _parts(rows):
+        body = [
+            [f"`{row.model}`", *(f"{a} ({b})" for a, b in _part_cells(row, parts))]
+            for row in rows
+            if row.parts
+        ]
+        tables.append(_markdown_table(["**SDR of other stems**", *parts], body))
     head = ["", "delay, ms", "CPU", "SDR cold", "SDR warm", "worst song (vocals / accompaniment)"]
     body = []
     for row in rows:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from realtime_sep.dsp.delay import Delay
 from realtime_sep.dsp.frames import SegmentTransform
 from realtime_sep.dsp.stft import Analysis, Synthesis
-from realtime_sep.errors import ModelError, unknown
+from realtime_sep.errors import ModelError, UsageError, unknown
 from realtime_sep.latency import overlap_add_lag
 from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
@@ -50,7 +50,8 @@ def load(entry: ModelEntry, *, samplerate: int, channels: int = 2, **options: An
     Args:
         options: `provider` ("auto", "cpu", "cuda"); of window and segment models also `profile`
             (left out: what suits the provider), `realtime` and the fields of `SlidingPlan` or
-            `SegmentPlan` (`step`, ...); of window models `wiener` (see `Sliding`).
+            `SegmentPlan` (`step`, ...); of window models `wiener` (see `Sliding`), of segment
+            models `threads`.
 
     Raises:
         ModelError: the file is refused, does not fit its metadata, or cannot run here.
@@ -95,9 +96,10 @@ def _segment(
     provider: str = "auto",
     profile: str | None = None,
     realtime: bool = False,
+    threads: int = 1,
     **changes: int,
 ) -> Separator:
-    net = OnnxSegment(entry, provider=provider)
+    net = OnnxSegment(entry, provider=provider, threads=threads)
     fitting = GPU_PROFILE if net.provider == _PROVIDERS["cuda"] else DEFAULT_PROFILE
     chosen = segment_plan(entry.metadata, profile or fitting, **changes)
     return Segments(net, chosen, samplerate=samplerate, channels=channels, realtime=realtime)
@@ -316,15 +318,18 @@ class OnnxSegment:
 
     Args:
         entry: of kind "segment".
+        threads: that compute.
 
     Raises:
         ModelError: as `load`.
     """
 
-    def __init__(self, entry: ModelEntry, *, provider: str = "auto") -> None:
+    def __init__(self, entry: ModelEntry, *, provider: str = "auto", threads: int = 1) -> None:
         self.metadata: ModelMetadata = entry.metadata
         meta = entry.metadata
-        session = _session(entry, provider)
+        if not 1 <= threads <= 256:
+            raise UsageError(f"threads must be 1 to 256, not {threads}")
+        session = _session(entry, provider, threads=threads)
         length, channels, stems = meta.segment, meta.channels, len(meta.stems)
         mix: Float32 = np.zeros((1, channels, length), np.float32)
         waves: Float32 = np.zeros((1, stems, channels, length), np.float32)
@@ -442,10 +447,11 @@ def _too_slow(info: SeparatorInfo) -> str | None:
     )
 
 
-def _session(entry: ModelEntry, provider: str, **dimensions: int) -> Any:
-    """A session of one thread that runs where it is told to.
+def _session(entry: ModelEntry, provider: str, *, threads: int = 1, **dimensions: int) -> Any:
+    """A session that runs where it is told to.
 
     Args:
+        threads: that compute; more than one make a single run quicker, and its time less certain.
         dimensions: values of the graph's named free dimensions.
     """
     runtime = _runtime()
@@ -462,7 +468,7 @@ def _session(entry: ModelEntry, provider: str, **dimensions: int) -> Any:
             f"of [cpu], or use provider 'cpu'"
         )
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

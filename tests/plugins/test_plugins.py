@@ -17,6 +17,7 @@ from realtime_sep.plugins import (
     available_separators,
     load_effect,
     load_separator,
+    with_options,
 )
 from realtime_sep.separators import Separator
 
@@ -276,3 +277,18 @@ def test_what_is_no_effect_is_refused(install: Install, target: str, expected: s
 def test_an_effect_that_chokes_on_a_value(install: Install) -> None:
     install(EFFECTS, "touchy", "Touchy")
     assert "'touchy' does not take db=1" in refusal(lambda: load_effect("touchy", db=1))
+
+
+def test_options_may_follow_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_options("center") == ("center", {})
+    assert with_options("a:profile=fast,step=4,gain=0.5,on=true") == (
+        "a",
+        {"profile": "fast", "step": 4, "gain": 0.5, "on": True},
+    )
+    assert load_separator("center:profile=stage").info.hop == 128
+    assert load_separator("center:profile=stage", profile="live").info.hop == 256
+    with pytest.raises(UsageError, match="'fast' is not one"):
+        load_separator("center:fast")
+    monkeypatch.chdir(tmp_path)
+    Path("a:b=c.onnx").touch()
+    assert with_options("a:b=c.onnx") == ("a:b=c.onnx", {})

@@ -15,6 +15,7 @@ from realtime_sep.dsp.frames import SegmentTransform
 from realtime_sep.errors import ModelError, UsageError
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.models.plan import SegmentPlan, profiles, segment_plan
+from realtime_sep.offline import Separation, separate
 from realtime_sep.separators.segments import Segments
 from realtime_sep.types import Float32
 from separators_onnx.test_spectral import noise, run
@@ -126,6 +127,18 @@ def test_an_impulse_arrives_at_the_announced_sample(
     expected = 0.5 * np.roll(signal, separator.info.latency, axis=0)
     np.testing.assert_allclose(stems[0], expected, atol=1e-6)
     np.testing.assert_allclose(stems[2], expected, atol=1e-6)
+
+
+def test_any_blocks_give_the_same_samples() -> None:
+    signal = noise(HOP * 90)
+    whole = separate(signal, 44100, Segments(FakeNet(), PLAN, samplerate=44100))
+    separation = Separation(Segments(FakeNet(), PLAN, samplerate=44100), 44100, 2)
+    sizes = [1, HOP - 1, HOP, HOP + 1, 97, 251] * 3
+    blocks = np.split(signal, np.cumsum(sizes))
+    parts = [separation.process(block) for block in blocks]
+    stems = np.concatenate([*parts, separation.flush()], axis=1)
+    for name, stem in zip(separation.stems, stems, strict=True):
+        np.testing.assert_array_equal(stem, whole[name])
 
 
 def test_a_slow_network_changes_no_sample_offline() -> None:
