@@ -15,8 +15,16 @@ SOURCES = ("http", "https", "icecast", "rtmp", "rtmps", "rtsp", "srt", "tcp", "u
 TARGETS = ("icecast", "rtmp", "rtmps", "srt", "tcp", "udp")
 #: Their last part is a password as a rule.
 _SECRET_PATH = ("rtmp", "rtmps")
-#: Connectionless, or resolved by somebody else.
-_NO_LOOKUP = ("udp", "srt")
+#: Protocols over TCP, and their ports.
+_PORTS = {
+    "http": 80,
+    "https": 443,
+    "icecast": 80,
+    "rtmp": 1935,
+    "rtmps": 443,
+    "rtsp": 554,
+    "tcp": None,
+}
 
 
 @dataclass(frozen=True)
@@ -54,19 +62,28 @@ class Place:
             path = path.rpartition("/")[0] + "/…"
         return f"{self.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
 
-    def look_up(self) -> None:
-        """Ask for the address now, since FFmpeg says of an unknown name only "input/output error".
+    def reach(self, seconds: float) -> None:
+        """Try whether a server is there at all, before FFmpeg tries to talk to it.
+
+        FFmpeg says of an unknown name only "input/output error"; and PyAV, when it opens an output,
+        holds the interpreter's lock until the server has answered.
 
         Raises:
-            RelayError: there is no such host.
+            RelayError: there is none.
         """
-        host = None if self.is_file or self.scheme in _NO_LOOKUP else self._parts.hostname
-        if host is None:
+        if self.scheme not in _PORTS or "listen" in self._parts.query:
+            return
+        host, port = self._parts.hostname, self._parts.port or _PORTS[self.scheme]
+        if host is None or port is None:
             return
         try:
-            socket.getaddrinfo(host, None)
-        except OSError as error:
+            socket.create_connection((host, port), seconds).close()
+        except socket.gaierror as error:
             raise RelayError(f"{self}: no host named {host!r} is known") from error
+        except TimeoutError as error:
+            raise RelayError(f"{self}: no answer within {seconds:.0f} s") from error
+        except OSError as error:
+            raise RelayError(f"{self}: cannot be reached: {error.strerror or error}") from error
 
 
 def source(text: str) -> Place:

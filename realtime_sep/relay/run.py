@@ -514,7 +514,10 @@ class Relay:
                         raise
                     away = True
                 if isinstance(item, _Mixed):
+                    self._sink.miss(item.first, len(item.samples))
                     self._stats.lost += len(item.samples) / self.encoding.samplerate
+                if isinstance(item, Film):
+                    self._sink.film = item
                 if isinstance(item, _End):
                     raise RelayError(f"{self._sink.place}: was away when the stream ended")
         except BaseException as error:

@@ -141,6 +141,7 @@ class Sink:
     Attributes:
         bytes: handed over so far.
         dropped: packets of the picture left out: before a key frame, or out of order.
+        film: for the next `connect`.
 
     Raises:
         RelayError: it cannot be written.
@@ -158,7 +159,7 @@ class Sink:
         self.encoding = encoding
         self.bytes = self.dropped = 0
         self._channels = channels
-        self._film = film
+        self.film = film
         self._patience = patience
         self._container: Any = None
         self._program: Program | None = None
@@ -172,17 +173,17 @@ class Sink:
         Raises:
             RelayError: it cannot be written.
         """
-        self.place.look_up()
+        self.place.reach(TIMEOUT)
         self._zero = self._moment
         self._keyed = False
-        self._last_dts: int | None = None
+        self._last: Fraction | None = None  # the picture's newest decoding timestamp
         try:
             self._container = self._opened()
             self._audio = self._add_audio()
             self._video = None
-            if self._film is not None:
+            if self.film is not None:
                 self._video = self._container.add_stream_from_template(
-                    self._film.stream, opaque=True
+                    self.film.stream, opaque=True
                 )
             self._container.start_encoding()
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -249,9 +250,10 @@ class Sink:
         Raises:
             RelayError: as `connect`.
         """
-        with suppress(RelayError):
-            self.finish()
-        self._film = film
+        if self._container is not None:
+            with suppress(RelayError):
+                self.finish()
+        self.film = film
         self.connect()
 
     def sound(self, first: int, samples: Float32) -> None:
@@ -274,6 +276,10 @@ class Sink:
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error, "cannot be written") from error
 
+    def miss(self, first: int, frames: int) -> None:
+        """Note sound that cannot be written while the server is away."""
+        self._moment = Fraction(first + frames, self.encoding.samplerate)
+
     def picture(self, packet: av.Packet[Any], offset: Fraction) -> None:
         """Copy a packet, `offset` seconds later than it says.
 
@@ -286,14 +292,12 @@ class Sink:
         shift = round((offset - self._zero) / base)
         dts = packet.dts + shift
         self._keyed = self._keyed or packet.is_keyframe
-        if not self._keyed or (self._last_dts is not None and dts <= self._last_dts):
+        if not self._keyed or (self._last is not None and dts * base <= self._last):
             self.dropped += 1
             return
-        if packet.pts is not None:
-            packet.pts = max(packet.pts + shift, dts)
-        else:
-            packet.pts = dts
-        packet.dts = self._last_dts = dts
+        self._last = dts * base
+        packet.pts = dts if packet.pts is None else max(packet.pts + shift, dts)
+        packet.dts = dts
         packet.stream = self._video
         try:
             self._mux([packet])

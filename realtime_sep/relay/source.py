@@ -100,7 +100,7 @@ class Source:
             RelayError: as for the class.
         """
         self.close()
-        self.place.look_up()
+        self.place.reach(TIMEOUT)
         self._container = self._opened()
         try:
             self._choose()

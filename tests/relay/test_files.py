@@ -494,3 +494,34 @@ def test_radio_that_stays_away(stream: Stream, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "did not come back in 2 s" in done.stderr
     assert len(read_film(tmp_path / "out.mp4").flashes()) == 4
+
+
+def test_ctrl_c_while_the_source_hangs(tmp_path: Path) -> None:
+    """A station sends four seconds, then nothing more: Ctrl-C need not wait for it."""
+    film = live_film(tmp_path).read_bytes()
+    target = tmp_path / "out.mp4"
+    with closing(socket.create_server(("127.0.0.1", 0))) as station:
+        url = f"http://127.0.0.1:{station.getsockname()[1]}/live"
+        command = [*COMMAND, "--from", url, "--to", str(target), *THROUGH, "--json"]
+        with subprocess.Popen(
+            command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            station.settimeout(60)
+            station.accept()[0].close()  # whether anybody is there
+            connection, _ = station.accept()
+            with closing(connection):
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n" + film)
+                deadline = time.monotonic() + 60
+                while not traces(tmp_path):
+                    assert child.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+                time.sleep(2)
+                child.send_signal(signal.SIGINT)
+                begin = time.monotonic()
+                out, said = child.communicate(timeout=30)
+                took = time.monotonic() - begin
+    assert child.returncode == 0, said
+    assert took < 6
+    assert json.loads(out)["stats"]["source_losses"] == 0
+    assert len(read_film(target).flashes()) == 4
