@@ -171,7 +171,7 @@ class JackDevice:
         if not pointer:
             return []
         array = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_char_p))
-        names = []
+        names: list[str] = []
         while (name := array[len(names)]) is not None:
             names.append(name.decode())
         self._jack.jack_free(ctypes.c_void_p(pointer))

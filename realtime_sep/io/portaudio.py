@@ -34,9 +34,9 @@ from realtime_sep.types import Float32, StreamConfig
 #: Seconds that closing a stream may take before it is left behind.
 _CLOSE_TIMEOUT = 1.0
 #: Seconds to wait for the first callback: an idle sink of PulseAudio wakes up every two seconds.
-_START_TIMEOUT = 2.5
+START_TIMEOUT = 2.5
 #: PortAudio's thread may give up while such a sink wakes; the next one finds it awake.
-_START_ATTEMPTS = 3
+START_ATTEMPTS = 3
 #: PortAudio's number for a sample rate that a device does not have.
 _WRONG_RATE = -9997
 _GONE = "the device, or its audio server, is gone"
@@ -250,7 +250,7 @@ class PortAudioDevice:
     def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
         self._bridge = bridge
         ffi = self._sd._ffi
-        for _ in range(_START_ATTEMPTS):
+        for _ in range(START_ATTEMPTS):
             before = bridge.stats().callbacks
             with self._opening():
                 self._stream = self._open(
@@ -258,7 +258,7 @@ class PortAudioDevice:
                     userdata=ffi.cast("void*", bridge.user_data_pointer),
                 )
                 self._stream.start()
-            deadline = time.monotonic() + _START_TIMEOUT
+            deadline = time.monotonic() + START_TIMEOUT
             while not self.trouble and time.monotonic() < deadline:
                 if bridge.stats().callbacks > before:
                     self._note_latency()

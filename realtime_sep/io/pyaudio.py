@@ -1,8 +1,11 @@
 """Sound cards and servers through PyAudio: blocking streams, pumped by a thread in Python.
 
-A second way to PortAudio, for machines where python-sounddevice has none.  It costs: a block waits
-until it is read as a whole, two blocks wait in the output so that it does not run dry, and the pump
-shares the interpreter lock with the worker.  Whatever of that can be computed is in `latency`.
+A second way to PortAudio, for machines where python-sounddevice has none.  It costs: two blocks
+wait in the output so that it does not run dry, and the pump shares the interpreter lock with the
+worker.  Whatever of that can be computed is in `latency`.
+
+The pump asks whether a block is there before it reads or writes one: a call that waits for a server
+could not be ended.
 
 PyAudio tells of input that was lost only by losing more of it, so only the output counts `xruns`.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +24,7 @@ import numpy as np
 from realtime_sep import native
 from realtime_sep.errors import DeviceError, SampleRateError
 from realtime_sep.io.ends import DeviceName, Ends, Listing
-from realtime_sep.io.portaudio import quiet, silence_hint
+from realtime_sep.io.portaudio import START_ATTEMPTS, START_TIMEOUT, quiet, silence_hint
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
 
@@ -32,6 +36,10 @@ _PRIME = 2
 _PRIORITY = 5
 #: PortAudio's number for a sample rate that a device does not have, and its output underflow.
 _WRONG_RATE, _UNDERFLOW = -9997, -9980
+#: Seconds of buffers to ask for behind a sound server, whose own rhythm is no quicker.
+_SERVER_BUFFER = 0.02
+#: Looks of the pump per block.
+_LOOKS = 4
 #: Status flag of a callback, for the same.
 _OUTPUT_UNDERFLOW = 0x4
 
@@ -124,11 +132,18 @@ class PyAudioDevice:
         self.blocks: tuple[int, ...] = (config.blocksize,)
         self.latency = 0
         self.silence_hint = silence_hint(sys.platform)
-        self._open("input")  # to hear now whether the devices can do what is asked
-        self._open("output")
+        self._open()  # to hear now whether the devices can do what is asked
 
-    def _open(self, kind: str) -> None:
+    def _open(self) -> None:
+        self._stop = False
+        for kind in ("input", "output"):
+            self._open_one(kind)
+
+    def _open_one(self, kind: str) -> None:
         ends = self._ends
+        block = self.blocks[0]
+        if ends.behind_server:
+            block = max(block, round(_SERVER_BUFFER * self.samplerate))
         channels, end = (
             (self.in_channels, ends.input) if kind == "input" else (self._out_channels, ends.output)
         )
@@ -140,7 +155,7 @@ class PyAudioDevice:
                         rate=self.samplerate,
                         channels=channels,
                         format=self._format,
-                        frames_per_buffer=self.blocks[0],
+                        frames_per_buffer=block,
                         start=False,
                         **direction,
                     )
@@ -153,38 +168,63 @@ class PyAudioDevice:
             ) from error
 
     def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+        for attempt in range(START_ATTEMPTS):
+            before = bridge.stats().callbacks
+            try:
+                if attempt:
+                    self._open()
+                self._begin(bridge)
+            except OSError as error:
+                self.stop()
+                raise DeviceError(f"{self.description}: {error}") from error
+            deadline = time.monotonic() + START_TIMEOUT
+            while not self._failure and time.monotonic() < deadline:
+                if bridge.stats().callbacks > before:
+                    self._ends.watch.start()
+                    return
+                time.sleep(0.005)
+            self._halt()
+        self.stop()
+        raise DeviceError(
+            f"{self.description}: it opens, but no audio flows; "
+            "is the device, or the audio server, busy or suspended?"
+        )
+
+    def _begin(self, bridge: Bridge) -> None:
         recorded, played = self._streams
-        block = self.blocks[0]
-        try:
-            played.start_stream()
-            played.write(bytes(4 * _PRIME * block * self._out_channels), _PRIME * block)
-            recorded.start_stream()
-        except OSError as error:
-            self.stop()
-            raise DeviceError(f"{self.description}: {error}") from error
+        played.start_stream()
+        waiting = min(_PRIME * self.blocks[0], played.get_write_available())
+        played.write(bytes(4 * waiting * self._out_channels), waiting)
+        recorded.start_stream()
         buffered = recorded.get_input_latency() + played.get_output_latency()
         # What a virtual device reports can be garbage: nobody waits more than two seconds.
         buffered = buffered if 0 <= buffered < 2 else 0.0
-        self.latency = round(buffered * self.samplerate) + _PRIME * block
+        self.latency = round(buffered * self.samplerate) + waiting
+        self._failure = ""
         self._pump = threading.Thread(
             target=self._run, args=(bridge,), name="realtime_sep pump", daemon=True
         )
         self._pump.start()
-        self._ends.watch.start()
 
     def _run(self, bridge: Bridge) -> None:
         if self._realtime:
             native.set_realtime(_PRIORITY)
         recorded, played = self._streams
         block, flags = self.blocks[0], 0
+        nap = block / self.samplerate / _LOOKS
         out = np.zeros((block, self._out_channels), np.float32)
         try:
             while not self._stop:
+                if recorded.get_read_available() < block:
+                    time.sleep(nap)
+                    continue
                 data = recorded.read(block, exception_on_overflow=False)
                 heard = np.frombuffer(data, np.float32).reshape(block, self.in_channels)
                 if bridge.callback(heard, out, block, flags):
                     self._stop = True
                 flags = 0
+                while played.get_write_available() < block and not self._stop:
+                    time.sleep(nap)
                 try:
                     played.write(out.tobytes(), block, exception_on_underflow=True)
                 except OSError as error:
@@ -194,6 +234,15 @@ class PyAudioDevice:
         except OSError as error:
             self._failure = f"the device, or its audio server, is gone ({error})"
 
+    def _halt(self) -> None:
+        """End the pump and close the streams."""
+        self._stop = True
+        if self._pump is not None:
+            self._pump.join()
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.close()
+
     def stop(self) -> None:
         audio, self._audio = self._audio, None
         if audio is None:
@@ -202,13 +251,10 @@ class PyAudioDevice:
         self._stop = True
 
         def close() -> None:
-            if self._pump is not None:
-                self._pump.join()
-            for stream in self._streams:
-                stream.close()
+            self._halt()
             audio.terminate()
 
-        # A server that hangs keeps the pump, and so us, waiting until it goes on.
+        # A server that hangs may keep us waiting until it goes on.
         self._closing = threading.Thread(target=close, name="realtime_sep close", daemon=True)
         self._closing.start()
         self._closing.join(_CLOSE_TIMEOUT)

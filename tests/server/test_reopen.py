@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audio_servers import JackServer, PipeWireServer, PulseServer, until
+from audio_servers import (
+    JackServer,
+    PipeWireServer,
+    PulseServer,
+    environment,
+    need,
+    need_portaudio,
+    refresh_portaudio,
+    until,
+)
 from jack_tape import Tape, assert_exact
 from test_pulse_live import SINKS, likeness, live, play_and_record
 
@@ -242,3 +251,46 @@ def test_another_default_sink_is_followed(
         wait_flowing(stream)
         arrives(server, stream, tmp_path)
         assert stream.stats.reopens == 0
+
+
+def test_pipewire_changes_its_rate(tmp_path: Path) -> None:
+    """Its PulseAudio side resamples, and nobody hears it; its JACK side tells, and all is opened."""
+    need("pw-jack", "pw-metadata")
+    need_portaudio()
+    force = ("pw-metadata", "-n", "settings", "0", "clock.force-rate")
+    program = (
+        "import time\n"
+        "from realtime_sep.io.jack import JackSpec\n"
+        "from realtime_sep.stream import open_stream\n"
+        "with open_stream('center', backend=JackSpec('Music Player', 'Loud Speakers'),\n"
+        "                 process=False, tap=False) as stream:\n"
+        "    print('playing', stream.info.samplerate, flush=True)\n"
+        "    end = time.monotonic() + 20\n"
+        "    while stream.stats.reopens == 0 and time.monotonic() < end:\n"
+        "        stream.wait(0.05)\n"
+        "    frames = stream.stats.frames\n"
+        "    stream.wait(1)\n"
+        "    print(stream.info.samplerate, stream.stats.frames - frames)\n"
+    )
+    with PipeWireServer(tmp_path, SINKS) as server, environment(server.environment):
+        refresh_portaudio()
+        with live("identity") as stream:
+            client = subprocess.Popen(
+                ["pw-jack", sys.executable, "-c", program],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            try:
+                assert client.stdout is not None
+                assert client.stdout.readline().split() == ["playing", "48000"]
+                server.run(*force, "44100")
+                out, err = client.communicate(timeout=40)
+            finally:
+                client.kill()
+            assert out, err
+            samplerate, frames = map(int, out.split())
+            assert samplerate == 44100
+            assert frames > 44100 / 2
+            wait_flowing(stream)
+            assert stream.stats.reopens == 0
