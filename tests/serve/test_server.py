@@ -384,6 +384,7 @@ def _is_engine(pid: int) -> bool:
         return "spawn_main" in line.read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -403,6 +404,7 @@ def test_what_cannot_be_served_is_one_line(arguments: list[str], words: str) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_one_line(served: Served) -> None:
     done = subprocess.run(
         f"{sys.executable} -m realtime_sep serve --model identity --clients 1 --port {served.port}",
