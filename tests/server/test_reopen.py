@@ -254,7 +254,7 @@ def test_another_default_sink_is_followed(
 
 
 def test_pipewire_changes_its_rate(tmp_path: Path) -> None:
-    """Its PulseAudio side resamples, and nobody hears it; its JACK side tells, and all is opened."""
+    """Its PulseAudio side resamples, and nobody hears it; its JACK side tells: all opens anew."""
     need("pw-jack", "pw-metadata")
     need_portaudio()
     force = ("pw-metadata", "-n", "settings", "0", "clock.force-rate")
