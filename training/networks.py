@@ -274,12 +274,13 @@ class UNet(nn.Module):
 
     def forward(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
         batch, _, frames, bins, _ = spec.shape
-        level, level_state = self.level(spec.square().sum(-1).mean((1, 3)), state[0])
         left, right = spec.unbind(1)
         both = torch.stack([left + right, left - right], -2)  # mid and side, twice as loud
-        scaled = both / (2 * level[:, :, None, None, None])
-        root = torch.sqrt(torch.sqrt(scaled.square().sum(-1, keepdim=True) + 1e-8))
-        features = cast(torch.cat([root, scaled / root], -1).flatten(-2))
+        power = both.square().sum(-1, keepdim=True)
+        level, level_state = self.level(power.mean((2, 3, 4)) / 2, state[0])
+        twice = 2 * level[:, :, None, None, None]
+        root = torch.sqrt(torch.sqrt(power / twice.square() + 1e-8))
+        features = cast(torch.cat([root, both / (twice * root)], -1).flatten(-2))
         folded = [
             features[:, :, start:end].reshape(batch, frames, (end - start) // size, -1)
             for start, end, size in self.config.patches

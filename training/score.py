@@ -18,8 +18,10 @@ import numpy.typing as npt
 import soxr
 
 from training.corpus import load
-from training.shards import SAMPLE_RATE, clips, read
+from training.shards import SAMPLE_RATE, read, tracks
 from training.stream import OnnxStream
+
+INSTRUMENTAL_S = 10.0  # from the middle of each held-out track, from zero states
 
 Audio = npt.NDArray[np.float32]
 
@@ -68,9 +70,9 @@ def medians(result: dict[str, dict[str, list[float]]]) -> dict[str, list[float]]
 def instrumental(stream: OnnxStream, shards: Path, seconds: float) -> list[float]:
     """Vocals' level relative to the mixture, in dB, on each held-out instrumental track."""
     levels = []
-    for clip in clips(shards, {"accompaniment"}, "validation"):
-        start = max(0, clip.frames // 2 - int(seconds * SAMPLE_RATE / 2))
-        mix = read(shards, clip, start, min(clip.frames - start, int(seconds * SAMPLE_RATE)))
+    for clip in tracks(shards, "validation", seconds):
+        samples = int(seconds * SAMPLE_RATE)
+        mix = read(shards, clip, (clip.frames - samples) // 2, samples)
         if not mix.any():
             continue
         stream.reset()
@@ -102,7 +104,7 @@ def main() -> None:
         at_level = evaluate(stream, args.eval, rate=args.rate, level=level)
         summary[f"{level:g} dBFS"] = medians(at_level)["warm"]
     if args.shards is not None:
-        levels = instrumental(stream, args.shards, 15.0)
+        levels = instrumental(stream, args.shards, INSTRUMENTAL_S)
         summary["instrumental"] = {
             "tracks": len(levels),
             "median": round(float(np.median(levels)), 1),

@@ -88,6 +88,16 @@ def clips(folder: Path, kinds: set[str] | None = None, split: str | None = None)
     ]
 
 
+def tracks(folder: Path, split: str, seconds: float) -> list[Clip]:
+    """Instrumental tracks, each once, that are at least so long; excerpts of others left out."""
+    longest: dict[tuple[str, str], Clip] = {}
+    for clip in clips(folder, {"accompaniment"}, split):
+        known = longest.get((clip.group, clip.title))
+        if known is None or clip.frames > known.frames:
+            longest[clip.group, clip.title] = clip
+    return [clip for clip in longest.values() if clip.frames >= seconds * SAMPLE_RATE]
+
+
 @lru_cache(maxsize=4096)
 def _opened(path: Path) -> npt.NDArray[np.int16]:
     return np.load(path, mmap_mode="r")

@@ -30,7 +30,7 @@ from training.losses import separation_loss
 from training.mix import Mixer
 from training.networks import build, inherit
 from training.optimisers import optimisers
-from training.shards import SAMPLE_RATE, clips, read
+from training.shards import SAMPLE_RATE, read, tracks
 from training.spectra import Frames
 
 MUSIC_S = 6.0  # of each held-out track
@@ -106,12 +106,10 @@ class Validation:
 
 def held_out_music(shards: Path, samples: int) -> Tensor:
     """The middle of each held-out instrumental track, `[tracks, 2, samples]`."""
-    tracks = {
-        (clip.group, clip.title): clip
-        for clip in clips(shards, {"accompaniment"}, "validation")
-        if clip.frames > samples
-    }
-    pieces = [read(shards, c, (c.frames - samples) // 2, samples).T for c in tracks.values()]
+    pieces = [
+        read(shards, clip, (clip.frames - samples) // 2, samples).T
+        for clip in tracks(shards, "validation", samples / SAMPLE_RATE)
+    ]
     sounding = [piece for piece in pieces if np.square(piece).mean() > 1e-7]
     return torch.from_numpy(np.stack(sounding)) if sounding else torch.zeros(0, 2, samples)
 
