@@ -162,14 +162,16 @@ class PortAudioSpec:
             sounddevice = load(anew=True, jack=True)
             try:
                 ends = self._ends(sounddevice)
+                if "JACK" not in ends.api:  # ALSA has a way to the server, too
+                    ends = self._ends(sounddevice, "JACK")
             finally:
                 unload(sounddevice)
         if "JACK" in ends.api:
             return JackSpec(ends.input["name"], ends.output["name"]).open(config)
-        return PortAudioDevice(load(), ends, config)
+        return PortAudioDevice(sounddevice, ends, config)
 
-    def _ends(self, sounddevice: Any) -> Ends:
-        return Ends(listing(sounddevice), self.input, self.output, self.api, self.latency)
+    def _ends(self, sounddevice: Any, api: str | None = None) -> Ends:
+        return Ends(listing(sounddevice), self.input, self.output, api or self.api, self.latency)
 
 
 def listing(sounddevice: Any) -> Listing:

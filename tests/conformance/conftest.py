@@ -182,7 +182,7 @@ class Sound(Backend):
     def check_passthrough(self) -> None:
         from test_pulse_live import likeness, play_and_record
 
-        audio = noise(2.0)
+        audio = noise(1.0)
         with self.stream() as stream:
             assert "Monitor of Music Player ▶ Loud Speakers" in stream.device
             for _ in range(4):
