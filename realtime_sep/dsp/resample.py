@@ -32,8 +32,8 @@ class StreamResampler:
     Constant memory.  What comes out lags what went in by the length of the filter, until `flush`.
     """
 
-    #: Frames that the filter looks ahead, at the lower of the two rates: half its 91.4 taps, and the
-    #: frame or two that it keeps in hand.
+    #: Frames that the filter looks ahead, at the lower of the two rates: half its 91.4 taps, and
+    #: the frame or two that it keeps in hand.
     AHEAD = 49
 
     def __init__(self, source: int, target: int, channels: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import numpy as np
-
 from test_native_bridge import BLOCK, GUARD, PREFILL, Scene, noise
 
 RISING = np.arange(1, GUARD + 1, dtype=np.float32)[:, None] / np.float32(GUARD)
