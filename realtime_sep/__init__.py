@@ -24,8 +24,10 @@ if TYPE_CHECKING:
         RealtimeSepError,
         UsageError,
     )
+    from realtime_sep.io.jack import JackSpec
     from realtime_sep.io.null import NullSpec
     from realtime_sep.io.portaudio import PortAudioSpec
+    from realtime_sep.io.pyaudio import PyAudioSpec
     from realtime_sep.offline import separate
     from realtime_sep.plugins import (
         available_effects,
@@ -54,8 +56,10 @@ _HOMES = {
         "RealtimeSepError",
         "UsageError",
     ),
+    "io.jack": ("JackSpec",),
     "io.null": ("NullSpec",),
     "io.portaudio": ("PortAudioSpec",),
+    "io.pyaudio": ("PyAudioSpec",),
     "offline": ("separate",),
     "plugins": ("available_effects", "available_separators", "load_effect", "load_separator"),
     "stream": ("Block", "Stream", "open_stream"),
@@ -72,10 +76,12 @@ __all__ = [
     "Engine",
     "EngineError",
     "Geometry",
+    "JackSpec",
     "Latency",
     "ModelError",
     "NullSpec",
     "PortAudioSpec",
+    "PyAudioSpec",
     "RealtimeSepError",
     "SeparatorInfo",
     "Stream",
