@@ -45,10 +45,12 @@ class Strand:
     Attributes:
         sound: `(stems + 1, hop, channels)`, of the last hop: the stems, then the mix aligned with
             them.
+        key: whatever its owner knows it by.
     """
 
-    def __init__(self, separator: Separator) -> None:
+    def __init__(self, separator: Separator, key: object = None) -> None:
         info = separator.info
+        self.key = key
         self.separator = separator
         self.sound: Float32 = np.zeros((len(info.stems) + 1, info.hop, info.channels), np.float32)
         self._delay = Delay(info.latency, info.channels)
@@ -93,6 +95,7 @@ class Engine:
         outputs: buses in the order in which their channels leave: "mix" or stem names.
         effects: run in this order on the mix bus; not yet prepared.
         limiter: hold -1 dBFS on the mix bus.
+        key: of the first strand.
 
     Attributes:
         hop: frames per call of `process`.
@@ -113,6 +116,7 @@ class Engine:
         outputs: Sequence[str] = (MIX,),
         effects: Sequence[Effect] = (),
         limiter: bool = True,
+        key: object = None,
     ) -> None:
         info = separator.info
         known = (MIX, *info.stems)
@@ -130,7 +134,7 @@ class Engine:
         self.bad_hops = self.bad_input = self.limited_hops = 0
         self.peaks: Float32 = np.zeros(2 + len(info.stems), np.float32)
 
-        self._strand = Strand(separator)
+        self._strand = Strand(separator, key)
         self._sound = self._strand.sound
         self._next: Strand | None = None
         self._crossed = 0
@@ -225,7 +229,12 @@ class Engine:
 
     # ---- another separator
 
-    def strand(self, separator: Separator) -> Strand:
+    @property
+    def key(self) -> object:
+        """Of the strand that is heard."""
+        return self._strand.key
+
+    def strand(self, separator: Separator, key: object = None) -> Strand:
         """Make what `switch` wants, in any thread: this takes its time, and memory.
 
         Raises:
@@ -237,7 +246,7 @@ class Engine:
                 f"{info.name!r} runs at {info.samplerate} Hz with {info.channels} channels, this "
                 f"stream at {self.samplerate} Hz with {self.channels}"
             )
-        strand = Strand(adapted(separator, self.hop, self.stem_names))
+        strand = Strand(adapted(separator, self.hop, self.stem_names), key)
         strand.warm_up()
         return strand
 

@@ -70,7 +70,7 @@ class Host:
         self._rig = Rig(plan, self._device, records, tap)
         self._recovery: Recovery | None = None
         self._switch: Switch | None = None
-        self._wanted: Plan | None = None
+        self._wanted: tuple[Plan, int] | None = None
         self._reopens = 0
         self._notice: str | None = None
         self._started = self._flowing_since = 0
@@ -116,20 +116,26 @@ class Host:
         self._rig.close()
         self.refresh()
 
-    def switch(self, separator: str | SeparatorFactory, options: Mapping[str, Any]) -> None:
-        """Let another separator take over as soon as it is loaded; the newest wish counts."""
-        self._wanted = replace(self._plan, separator=separator, options=dict(options))
+    def switch(
+        self, separator: str | SeparatorFactory, options: Mapping[str, Any], number: int
+    ) -> None:
+        """Let another separator take over as soon as it is loaded; the newest wish counts.
+
+        Args:
+            number: of the wish, for the answer.
+        """
+        self._wanted = replace(self._plan, separator=separator, options=dict(options)), number
 
     def _attend_switch(self) -> Iterator[tuple[str, Any]]:
         if (switch := self._switch) is not None and not switch.is_alive():
             self._switch = None
             if switch.failure is None:
                 self._plan = switch.plan
-                yield "switched", self.opened
+                yield "switched", (switch.number, self.opened)
             else:
-                yield "unswitched", str(switch.failure)
+                yield "unswitched", (switch.number, str(switch.failure))
         if self._wanted is not None and self._switch is None and self._recovery is None:
-            self._switch, self._wanted = Switch(self._wanted, self._rig), None
+            self._switch, self._wanted = Switch(*self._wanted, self._rig), None
             self._switch.start()
 
     def _flows(self) -> bool:
@@ -151,8 +157,8 @@ class Host:
 
         Yields:
             `("notice", str)` for people; `("reopened", Opened)` when a device has come back;
-            `("switched", Opened)` when another separator has taken over, `("unswitched", str)` when
-            it cannot; `("ended", None)` when the device came to its own end.
+            `("switched", (number, Opened))` when another separator has taken over, `("unswitched",
+            (number, str))` when it cannot; `("ended", None)` when the device came to its own end.
 
         Raises:
             EngineError: the separator raised.
@@ -239,8 +245,8 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
 
     Messages out: `("opened", Opened)`, `("started", Opened)`, what `Host.watch` yields,
     `("failed", error)`, `("closed", captured)`.
-    Messages in: `"start"`, `("switch", separator, options)`, `"stop"`; a closed pipe means that
-    nobody is there any more.
+    Messages in: `"start"`, `("switch", separator, options, number)`, `"stop"`; a closed pipe means
+    that nobody is there any more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that owns the terminal
     told_to_end: list[int] = []
@@ -279,8 +285,8 @@ def _attend(host: Host, pipe: Connection, told_to_end: list[int]) -> None:
     while not told_to_end:
         if pipe.poll(TICK):
             match pipe.recv():
-                case ("switch", separator, options):
-                    host.switch(separator, options)
+                case ("switch", *wish):
+                    host.switch(*wish)
                 case _:
                     return
         elif not ended:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -24,6 +26,9 @@ from realtime_sep.worker import CONTROLS, COUNTERS, MAX_STEMS, MAX_TURNS, Worker
 
 #: Seconds of audio that the rings hold: more than any stall that is worth surviving.
 RING_SECONDS = 2.0
+#: Separators that are kept for another switch: to load one holds the interpreter lock at times,
+#: and so may make the worker late.
+KEPT = 4
 #: Longest latency of a separator that another one may be switched to.
 LONGEST_SECONDS = 4.0
 #: Seconds of stems that wait for a reader of `Stream.blocks()`.
@@ -68,6 +73,12 @@ class Plan:
     config: StreamConfig = field(default_factory=StreamConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
     effects: tuple[str | Effect, ...] = ()
+    ready: tuple[str, ...] = ()  # separators to be loaded before audio flows, for `switch`
+
+    @property
+    def key(self) -> tuple[object, str]:
+        """What the separator is made from."""
+        return self.separator, repr(sorted(self.options.items()))
 
 
 class Records:
@@ -108,13 +119,15 @@ class Rig:
         before: Rig | None = None,
     ) -> None:
         config = plan.config
-        self._device, self._records = device, records
+        self._plan, self._device, self._records = plan, device, records
         self._fresh = before is None or before.info.samplerate != device.samplerate
         self._turns: list[tuple[Parameter, Callable[[float], None]]]
         if before is None or self._fresh:
             self._engine = self._make(plan)
+            self._kept: dict[object, Strand] = {}
         else:
             self._engine, self._turns = before._engine, before._turns
+            self._kept = before._kept
         self._mended = (0, 0, 0) if before is None else before._mended_so_far()
         self._totals = None if before is None else before.stats()
         self._guard = config.guard
@@ -182,7 +195,9 @@ class Rig:
             buses.extend(info.stems if name == EVERY_STEM else [name])
         effects = [load_effect(e) if isinstance(e, str) else e for e in plan.effects]
         self._turns = _turns(plan, effects)
-        return Engine(separator, outputs=buses, effects=effects, limiter=config.limiter)
+        return Engine(
+            separator, outputs=buses, effects=effects, limiter=config.limiter, key=plan.key
+        )
 
     @property
     def info(self) -> SeparatorInfo:
@@ -208,31 +223,53 @@ class Rig:
         return tuple(parameter for parameter, _ in self._turns)
 
     def prepare(self, plan: Plan) -> Strand:
-        """Load the separator of another plan, ready to take over; slow, in a thread of its own.
+        """Get the separator of another plan, ready to take over; slow, in a thread of its own.
 
         Raises:
             RealtimeSepError: it cannot be had, or does not fit this stream.
         """
+        if plan.key in self._kept:
+            strand = self._kept.pop(plan.key)
+            strand.reset()
+            return strand
         separator = self._load(plan)
         try:
-            return self._engine.strand(separator)
+            return self._engine.strand(separator, plan.key)
         except RealtimeSepError:
             if (close := getattr(separator, "close", None)) is not None:
                 close()
             raise
 
     def switch(self, strand: Strand) -> None:
-        """Let it take over; `switching` until that is done, then `dispose` of the old one."""
+        """Let it take over; `switching` until that is done, then call `switched`."""
         self._worker.switch(strand)
 
     @property
     def switching(self) -> bool:
         return self._worker.switching
 
-    def dispose(self) -> None:
-        """Let go of the separators that are no longer heard."""
+    def switched(self) -> None:
+        """Another separator has taken over; the one before it is kept for a while."""
         while self._engine.retired:
-            self._engine.retired.popleft().close()
+            self._keep(self._engine.retired.popleft())
+
+    def _keep(self, strand: Strand) -> None:
+        kept = self._kept
+        if strand.key in kept:
+            strand.close()
+            return
+        kept[strand.key] = strand
+        while len(kept) > KEPT:
+            kept.pop(next(iter(kept))).close()
+            gc.collect()  # the engine's process does that nowhere else
+
+    def _get_ready(self, plan: Plan) -> None:
+        """Load what is to be ready; what cannot be is told by whoever wants it."""
+        for name in plan.ready[:KEPT]:
+            other = replace(plan, separator=name, options={})
+            if other.key != self._engine.key:
+                with suppress(RealtimeSepError):
+                    self._keep(self.prepare(other))
 
     def _shape(self) -> tuple[int, int]:
         return self.info.hop, len(self.info.stems)
@@ -254,6 +291,7 @@ class Rig:
         """
         engine = self._engine
         if self._fresh:
+            self._get_ready(self._plan)
             self._worker.warm_up()
             engine.bad_hops, engine.bad_input, engine.limited_hops = self._mended
         else:
@@ -279,7 +317,9 @@ class Rig:
 
     def close(self) -> None:
         """Let go of the separators, after `stop`."""
-        self.dispose()
+        for strand in (*self._engine.retired, *self._kept.values()):
+            strand.close()
+        self._kept.clear()
         self._engine.close()
 
     def stats(self) -> BridgeStats:

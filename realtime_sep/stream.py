@@ -68,6 +68,7 @@ def open_stream(
     music: float = 0.0,
     effects: tuple[str | Effect, ...] = (),
     separator_options: Mapping[str, Any] | None = None,
+    ready: tuple[str, ...] = (),
     process: bool = True,
     tap: bool = True,
 ) -> Stream:
@@ -82,6 +83,8 @@ def open_stream(
         vocals, music: faders in dB; "music" is every stem that is not "vocals".
         effects: names or objects, on the mix bus, in this order.
         separator_options: passed to the separator (`{"profile": "stage"}`).
+        ready: names of separators that are loaded before audio flows, so that `Stream.switch` to
+            them disturbs nothing: loading one meanwhile may make a block late.
         process: run the engine in a process of its own.  False keeps it here, for notebooks and
             tests; any other busy Python thread then makes it late (by 5 ms and more).
         tap: make room for `blocks()`.
@@ -91,7 +94,9 @@ def open_stream(
         EngineError: the engine's process did not come up.
     """
     spec: DeviceSpec = PortAudioSpec(input, output, latency) if backend is None else backend
-    plan = Plan(separator, spec, config or StreamConfig(), dict(separator_options or {}), effects)
+    plan = Plan(
+        separator, spec, config or StreamConfig(), dict(separator_options or {}), effects, ready
+    )
     return Stream(plan, vocals=vocals, music=music, process=process, tap=tap)
 
 
@@ -104,7 +109,7 @@ class _Engine(Protocol):
     def start(self) -> Opened: ...
     def stop(self) -> None: ...
     def refresh(self) -> None: ...
-    def switch(self, separator: str | SeparatorFactory, options: dict[str, Any]) -> None: ...
+    def switch(self, *wish: Any) -> None: ...
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]: ...
 
 
@@ -127,8 +132,8 @@ class _Here:
     def refresh(self) -> None:
         self._host.refresh()
 
-    def switch(self, separator: str | SeparatorFactory, options: dict[str, Any]) -> None:
-        self._host.switch(separator, options)
+    def switch(self, *wish: Any) -> None:
+        self._host.switch(*wish)
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         told = False
@@ -187,8 +192,8 @@ class _Elsewhere:
     def refresh(self) -> None:
         """The host does so by itself, every tick."""
 
-    def switch(self, separator: str | SeparatorFactory, options: dict[str, Any]) -> None:
-        self._pipe.send(("switch", separator, options))
+    def switch(self, *wish: Any) -> None:
+        self._pipe.send(("switch", *wish))
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         if self._pipe.poll(seconds):
@@ -268,7 +273,7 @@ class Stream:
         self._state: Literal["open", "running", "ended", "closed"] = "open"
         self._notices: list[str] = []
         self._attending = threading.Lock()
-        self._switching = 0
+        self._wished = self._answered = 0
         self._settings = Settings(self.info.stems, self._opened.parameters)
         self._turned = set[str]()  # not an annotation, where `set` is the method below
         self._turning = threading.Lock()
@@ -356,11 +361,10 @@ class Stream:
             case "reopened":
                 self._opened = content
             case "switched":
-                self._opened = content
-                self._switching = max(0, self._switching - 1)
+                self._answered, self._opened = content
             case "unswitched":
-                self._notices.append(content)
-                self._switching = max(0, self._switching - 1)
+                self._answered, reason = content
+                self._notices.append(reason)
 
     # ---- what can be turned
 
@@ -418,25 +422,25 @@ class Stream:
     def switch(self, separator: str | SeparatorFactory, **options: Any) -> None:
         """Let another separator take over while audio flows, by a crossfade.
 
-        Returns at once: it is loaded beside the running one, listens for half a second, and then
-        `info` and `latency` are its own.  The stream keeps its stems: what the new one calls
-        otherwise goes to the last of them.  If it cannot be had, a notice says why, and the old one
-        goes on.
+        Returns at once: it is loaded beside the running one (unless it is `ready`, or was heard
+        lately), listens for half a second, and then `info` and `latency` are its own.  The stream
+        keeps its stems: what the new one calls otherwise goes to the last of them.  If it cannot be
+        had, a notice says why, and the old one goes on.
 
         Raises:
             UsageError: the stream does not run.
         """
         if self._state != "running":
             raise UsageError("the stream does not run; open it with the separator that you want")
-        self._switching += 1
-        self._engine.switch(separator, options)
+        self._wished += 1
+        self._engine.switch(separator, options, self._wished)
 
     @property
     def switching(self) -> bool:
         """Whether another separator is on its way in."""
         if self._state == "running":
             self._attend()
-        return self._switching > 0
+        return self._answered < self._wished
 
     # ---- what it is and how it does
 

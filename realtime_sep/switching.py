@@ -7,7 +7,6 @@ holds the interpreter lock, and must not be taken off its core then by what is n
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 
@@ -25,12 +24,13 @@ class Switch(threading.Thread):
 
     Attributes:
         plan: what runs then.
+        number: of the wish.
         failure: why the old separator goes on; None if the new one has taken over.
     """
 
-    def __init__(self, plan: Plan, rig: Rig) -> None:
+    def __init__(self, plan: Plan, number: int, rig: Rig) -> None:
         super().__init__(name="realtime_sep switch", daemon=True)
-        self.plan, self._rig = plan, rig
+        self.plan, self.number, self._rig = plan, number, rig
         self.failure: RealtimeSepError | None = None
         self._over = threading.Event()
 
@@ -48,18 +48,16 @@ class Switch(threading.Thread):
             self.failure = error
         except Exception as error:  # a plugin
             self.failure = EngineError(f"{self.plan.separator!r} cannot be loaded: {error!r}")
-        gc.collect()  # the engine's process does that only here
 
     def _switch(self) -> None:
         strand = self._rig.prepare(self.plan)
         if self._over.is_set():
             strand.close()
             return
-        gc.collect()
         self._rig.switch(strand)
         deadline = time.monotonic() + _PATIENCE
         while self._rig.switching and not self._over.is_set():
             if time.monotonic() > deadline:
                 raise EngineError("the stream stands still; the new model waits for it")
             time.sleep(_LOOK)
-        self._rig.dispose()
+        self._rig.switched()

@@ -47,6 +47,13 @@ def desk(
     effects: Effects = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
+    full_level: Annotated[
+        bool,
+        typer.Option(
+            "--full-level",
+            help="Start at full level even where the output may come back as input.",
+        ),
+    ] = False,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0: any free one.")
     ] = 8766,
@@ -67,6 +74,15 @@ def desk(
             max=65535,
             help="Listen to Open Sound Control on this UDP port of 127.0.0.1.",
             show_default="off",
+        ),
+    ] = None,
+    midi: Annotated[
+        str | None,
+        typer.Option(
+            "--midi",
+            metavar="NAME",
+            help="MIDI controller to listen to: part of its name.",
+            show_default="none",
         ),
     ] = None,
     browser: Annotated[
@@ -91,6 +107,7 @@ def desk(
     from realtime_sep.control import presets
     from realtime_sep.control.desk import NULL, Choice, Desk
     from realtime_sep.control.memory import Memory, token
+    from realtime_sep.control.midi import Midi
     from realtime_sep.control.osc import OscServer
     from realtime_sep.control.recorder import Recorder
     from realtime_sep.io.portaudio import validate_latency
@@ -117,6 +134,7 @@ def desk(
         effects=tuple(effects or ()),
         config=StreamConfig(blocksize=blocksize),
         latency=validate_latency(latency),
+        full_level=full_level,
     )
     choice.check()
     try:
@@ -126,9 +144,16 @@ def desk(
         raise UsageError(
             f"cannot listen on {listen} port {port}: {error.strerror or error}; choose another one"
         ) from error
-    show = Desk(choice, values, recorder=Recorder(recordings), memory=memory)
+    show = Desk(choice, values, preset=preset or "", recorder=Recorder(recordings), memory=memory)
     remote = None if osc is None else OscServer(show, osc)
-    _serve(show, sockets, listen, secret, browser, remote)
+    controller = None if midi is None else Midi(show, midi)
+    if controller is not None:
+        show.learn = controller.learn
+    try:
+        _serve(show, sockets, listen, secret, browser, remote)
+    finally:
+        if controller is not None:
+            controller.close()
 
 
 def _still_there(model: str) -> str | None:

@@ -27,6 +27,7 @@ from realtime_sep.cli.options import (
     Vocals,
 )
 from realtime_sep.errors import UsageError
+from realtime_sep.io.feedback import SAFE_START_DB, feedback
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,19 +38,8 @@ if TYPE_CHECKING:
 
 #: Display updates per second: quicker than the eye reads, slow enough to cost nothing.
 _REFRESH = 12
-#: Where both faders start at most when the output may come back as input.
-_SAFE_START_DB = -20.0
 #: The meters' left end.
 _FLOOR_DB = -60.0
-
-_NO_MICROPHONE = (
-    "line", "loopback", "stereo mix", "what u hear", "spdif", "digital", "virtual",
-    "blackhole", "cable", "soundflower", "null",
-)  # fmt: skip
-_NO_LOUDSPEAKER = (
-    "headphone", "headset", "earphone", "airpods", "buds", "virtual", "blackhole", "cable",
-    "soundflower", "null",
-)  # fmt: skip
 
 
 def live(
@@ -169,11 +159,13 @@ def live(
         known = stream.parameters
         stream.set_many({k: v for k, v in values.items() if k in known or k in by_stem})
         if not full_level and (why := feedback(stream.device)):
-            vocals, music = min(vocals, _SAFE_START_DB), min(music, _SAFE_START_DB)
+            vocals, music = min(vocals, SAFE_START_DB), min(music, SAFE_START_DB)
             stream.set("vocals", vocals)
             stream.set("music", music)
+            for name, level in by_stem.items():
+                stream.set(name, min(level, SAFE_START_DB))
             common.complain(
-                f"{stream.device}: {why}, which can howl; starting at {_SAFE_START_DB:.0f} dB. "
+                f"{stream.device}: {why}, which can howl; starting at {SAFE_START_DB:.0f} dB. "
                 "Use headphones or another --input or --output, and then --full-level"
             )
         stream.start()
@@ -224,34 +216,6 @@ def _backend(
     from realtime_sep.io.portaudio import PortAudioSpec
 
     return PortAudioSpec(_device(input), _device(output), latency, api)
-
-
-def feedback(description: str) -> str:
-    """Why sound may go round from output to input, by the names in "input ▶ output (...)"; or "".
-
-    Names are all there is to go by; where they tell nothing, a warning is the smaller harm.
-    """
-    source, arrow, sink = (part.strip() for part in description.lower().partition("▶"))
-    sink = sink.rpartition(" (")[0] or sink
-    if not arrow or "(jack" in description.lower() or source == "jack":
-        return ""  # the null device; or JACK, where people see what they connect
-    if "monitor" in source:
-        if sink in ("pulse", "default"):
-            sink = _default_sink()
-        return "it listens to what it plays" if sink and source.endswith(f" {sink}") else ""
-    if any(word in source for word in _NO_MICROPHONE):
-        return ""
-    if any(word in sink for word in _NO_LOUDSPEAKER):
-        return ""
-    return "a microphone may hear the loudspeakers"
-
-
-def _default_sink() -> str:
-    """Description of what PulseAudio or PipeWire plays on by default, in lower case."""
-    from realtime_sep.io import pulse
-
-    sinks = (e for e in pulse.endpoints() if e.kind == "output" and e.default)
-    return next((sink.description.lower() for sink in sinks), "")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-from functools import cache
 from typing import Any
 
 from realtime_sep.errors import RealtimeSepError
@@ -14,10 +13,36 @@ from realtime_sep.errors import RealtimeSepError
 _DEVICES_TIMEOUT = 15.0
 
 
-@cache
+_lock = threading.Lock()
+_models: dict[str, dict[str, Any]] | None = None
+_devices: list[dict[str, Any]] | None = None
+
+
 def models() -> dict[str, dict[str, Any]]:
     """By name: `latency_ms` of the separator alone in its usual profile, `quality` (median SDR of
-    the vocals in dB), each None where it is not known, and `stems`."""
+    the vocals in dB), each None where it is not known, and `stems`.  Slow the first time."""
+    global _models
+    with _lock:
+        if _models is None:
+            try:
+                _models = _describe()
+            except RealtimeSepError:  # a damaged manifest; `realtime-sep models` tells
+                _models = {}
+        return _models
+
+
+def quick() -> tuple[str, ...]:
+    """Models that load in a moment: worth having ready for a switch."""
+    from realtime_sep.models import registry
+
+    try:
+        entries = registry.entries()
+    except RealtimeSepError:
+        entries = {}
+    return ("center", *(n for n, e in entries.items() if e.metadata.kind == "spectral"))
+
+
+def _describe() -> dict[str, dict[str, Any]]:
     from realtime_sep.models import cli, registry
     from realtime_sep.plugins import available_separators, load_separator
 
@@ -48,10 +73,6 @@ def _score(scores: Any) -> float | None:
     for key in ("median", "vocals", "sdr"):
         scores = scores.get(key) if hasattr(scores, "get") else None
     return round(float(scores), 1) if isinstance(scores, int | float) else None
-
-
-_lock = threading.Lock()
-_devices: list[dict[str, Any]] | None = None
 
 
 def devices(anew: bool = False) -> list[dict[str, Any]]:

@@ -22,10 +22,11 @@ from realtime_sep.control.recorder import OUTPUT, Recorder, buses
 from realtime_sep.control.spectrum import Spectrum
 from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
 from realtime_sep.io.device import DeviceSpec
+from realtime_sep.io.feedback import SAFE_START_DB, feedback
 from realtime_sep.io.null import NullSpec
 from realtime_sep.io.portaudio import PortAudioSpec
 from realtime_sep.io.song import SongSpec
-from realtime_sep.parameters import MUSIC, VOCALS, Settings
+from realtime_sep.parameters import MUSIC, VOCALS, Parameter, Settings
 from realtime_sep.plugins import available_effects
 from realtime_sep.stream import Stream, open_stream
 from realtime_sep.types import StreamConfig
@@ -34,6 +35,8 @@ from realtime_sep.types import StreamConfig
 _RETRY = 2.0
 #: Seconds between looks at what the engine has to say.
 _POLL = 0.1
+#: Seconds between memories.
+_KEEP = 5.0
 #: Lines for people that are kept.
 _NOTICES = 20
 NULL = "null"
@@ -47,6 +50,7 @@ class Choice:
         input: a device, "null", or an audio file that is played again and again; None: the default.
         output: a device or "null"; a file plays to "null" only.
         options: of the model.
+        full_level: also where the output may come back as input.
     """
 
     input: str | None = None
@@ -56,6 +60,7 @@ class Choice:
     effects: tuple[str, ...] = ()
     config: StreamConfig = field(default_factory=StreamConfig)
     latency: Any = "low"
+    full_level: bool = False
 
     @property
     def device(self) -> str:
@@ -110,10 +115,12 @@ class Desk:
     Args:
         choice: what to begin with.
         values: parameters to begin with, before what is remembered of the device.
+        preset: where those come from.
         recorder, memory: where recordings and memories go.
 
     Attributes:
         version: grows whenever `state` changes.
+        learn: lets a MIDI controller learn a parameter, where there is one.
     """
 
     def __init__(
@@ -121,6 +128,7 @@ class Desk:
         choice: Choice,
         values: Mapping[str, float] | None = None,
         *,
+        preset: str = "",
         recorder: Recorder | None = None,
         memory: Memory | None = None,
     ) -> None:
@@ -133,14 +141,16 @@ class Desk:
         self._extra: dict[str, float] = {}  # of stems that this stream does not have
         self._stream: Stream | None = None
         self._spectrum: Spectrum | None = None
+        self._shape: tuple[object, ...] | None = None
         self._trouble = "starting"
         self._wanted_model: str | None = None
-        self._preset = ""
+        self._preset = preset
         self._notices: deque[tuple[float, str]] = deque(maxlen=_NOTICES)
         self._restarts = 0
         self._anew = threading.Event()
         self._over = threading.Event()
-        self.version = 0
+        self.version = self._kept = 0
+        self.learn: Callable[[str], None] | None = None
         self._take_values(values or {})
         self._pump = threading.Thread(target=self._run, name="realtime_sep desk", daemon=True)
         self._attendant = threading.Thread(
@@ -151,6 +161,7 @@ class Desk:
 
     def start(self) -> None:
         """Open the stream, and open it again whenever it ends."""
+        threading.Thread(target=catalogue.models, daemon=True).start()  # before a page asks
         self._pump.start()
         self._attendant.start()
 
@@ -201,6 +212,7 @@ class Desk:
             config=config,
             separator_options=choice.options,
             effects=choice.effects,
+            ready=catalogue.quick(),
         )
         with self._lock:
             if self._over.is_set() or choice != self._choice:
@@ -211,7 +223,9 @@ class Desk:
             effects = [p for p in effects if p.kind == "number"]
             self._settings = Settings(stream.info.stems, effects)
             self._take_values(everything)
+            self._beware(stream.device, choice)
             stream.set_many(self._settings.values)
+            self._end_recording_of_another(stream)
             self._spectrum = spectrum = Spectrum(stream.info.samplerate)
             self._stream, self._wanted_model = stream, None
         blocks = stream.blocks()
@@ -224,9 +238,33 @@ class Desk:
         if not self._over.is_set() and not self._anew.is_set():
             self._trouble = ""  # a device that came to its own end begins again
 
+    def _beware(self, device: str, choice: Choice) -> None:
+        """Begin softly where a microphone may hear the loudspeakers."""
+        if choice.full_level or choice.plays_file or not (why := feedback(device)):
+            return
+        if self._settings.values["master"] > SAFE_START_DB:
+            self._settings.set("master", SAFE_START_DB)
+            self.tell(
+                f"{why}, which can howl: the master begins at {SAFE_START_DB:.0f} dB; "
+                "use headphones, then raise it"
+            )
+
+    def _end_recording_of_another(self, stream: Stream) -> None:
+        """A file has one sample rate, and goes on only if what comes is like what came."""
+        info = stream.info
+        shape = (info.samplerate, info.channels, info.stems)
+        if self._shape not in (None, shape) and self.recorder.stop() is not None:
+            self.tell("the recording has ended: the new stream is of another kind")
+        self._shape = shape
+
     def _attend(self) -> None:
         """Bring what the engine says to where people see it."""
+        due = time.monotonic() + _KEEP
         while not self._over.wait(_POLL):
+            if time.monotonic() > due:
+                due = time.monotonic() + _KEEP
+                if self._kept != self.version:
+                    self._remember()
             stream = self._stream
             if stream is None:
                 continue
@@ -252,6 +290,7 @@ class Desk:
         self._changed()
 
     def _remember(self) -> None:
+        self._kept = self.version
         self._memory.keep(self._choice.device, self._choice.model, self._settings.values)
 
     # ---- what people do
@@ -276,6 +315,7 @@ class Desk:
             "devices": self._on_devices,
             "record": self._on_record,
             "effects": self._on_effects,
+            "learn": self._on_learn,
         }
         if name not in actions:
             raise unknown("message type", name, actions)
@@ -384,6 +424,14 @@ class Desk:
         fields.done()
         return {"devices": catalogue.devices(anew=True)}
 
+    def _on_learn(self, fields: _Fields) -> dict[str, Any]:
+        name = fields.take("name", str)
+        fields.done()
+        if self.learn is None:
+            raise UsageError("no MIDI controller: start the desk with --midi NAME")
+        self.learn(name)
+        return {}
+
     def _on_effects(self, fields: _Fields) -> dict[str, Any]:
         names = fields.take("names", list)
         fields.done()
@@ -414,6 +462,11 @@ class Desk:
 
     # ---- what people see
 
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Of the stream that plays, by name."""
+        return self._settings.parameters
+
     def state(self) -> dict[str, Any]:
         """Everything that changes seldom; plain data, silence is None."""
         with self._lock:
@@ -442,6 +495,7 @@ class Desk:
             "model": choice.model,
             "switching": wanted,
             "effects": list(choice.effects),
+            "midi": self.learn is not None,
             "input": choice.input,
             "output": choice.output,
             "device": "",

@@ -16,7 +16,7 @@ from realtime_sep.types import StreamConfig
 from .conftest import RATE, smooth
 from .faulty import Crashing, Halves
 
-BOTH = pytest.mark.parametrize("process", [False, True])
+BOTH = pytest.mark.parametrize("process", [False, pytest.param(True, marks=pytest.mark.slow)])
 
 
 def opened(separator: Any = "identity", seconds: float = 60, **options: Any) -> Stream:
@@ -64,12 +64,13 @@ def test_the_newest_wish_counts() -> None:
     with opened(process=False) as stream:
         for name in ("center", "center-plain", "center"):
             stream.switch(name)
-        deadline = time.monotonic() + 60
-        while stream.info.name != "center":
-            stream.wait(0.05)
-            assert time.monotonic() < deadline
+        settled(stream)
+        assert stream.info.name == "center"
+        assert not stream.wait(0.3)
+        assert stream.info.name == "center"
 
 
+@pytest.mark.slow
 def test_many_switches_leave_nothing_in_the_engine_process() -> None:
     with opened(process=True) as stream:
 
@@ -88,6 +89,7 @@ def test_many_switches_leave_nothing_in_the_engine_process() -> None:
         assert resident() - before < 2_000_000
 
 
+@pytest.mark.slow
 def test_parameters_reach_the_output() -> None:
     with opened(Halves, process=False, vocals=-np.inf) as stream:
         assert not stream.wait(0.6)
@@ -155,3 +157,20 @@ def test_parameters_of_effects_are_turned_live(process: bool) -> None:
 def test_an_effects_latency_is_reported_and_bypass_keeps_it() -> None:
     with opened("identity", process=False, effects=("pitch",)) as stream:
         assert stream.latency.effects == 4096
+
+
+def test_what_is_ready_or_was_heard_is_not_loaded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened("identity", process=False, ready=("center", "nonsense")) as stream:
+
+        def refuse(name: str, **options: Any) -> None:
+            raise UsageError(f"{name} was loaded")
+
+        monkeypatch.setattr("realtime_sep.rig.load_separator", refuse)
+        for name in ("center", "identity", "center"):
+            stream.switch(name)
+            settled(stream)
+            assert stream.info.name == name
+        assert stream.notices() == []
+        stream.switch("center", profile="stage")
+        settled(stream)
+        assert stream.notices() == ["center was loaded"]

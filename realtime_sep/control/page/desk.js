@@ -299,6 +299,9 @@ function chain() {
 
 function showRack() {
   for (const box of $("chain").querySelectorAll("input")) box.checked = state.effects.includes(box.value);
+  $("midi").hidden = !state.midi;
+  const every = state.parameters.map((p) => [p.name, p.label]);
+  if (state.midi && $("midi-name").length !== every.length) options($("midi-name"), every);
   const turns = state.parameters.filter((p) => p.kind === "number" && p.name.includes("."));
   const names = turns.map((p) => p.name).join();
   if (names !== $("turns").dataset.names) {
@@ -377,6 +380,7 @@ function draw(bytes) {
 
 $("bypass").onclick = () => set("bypass", state.values.bypass ? 0 : 1);
 $("record").onclick = record;
+$("midi-learn").onclick = () => send({ type: "learn", name: $("midi-name").value });
 $("wet").oninput = () => {
   set("wet", Number($("wet").value) / 100);
   $("wet-value").textContent = `${$("wet").value} %`;
