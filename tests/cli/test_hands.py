@@ -44,7 +44,7 @@ def test_keys_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         hands.press("br")
         assert stream.values["bypass"] == 0
         deadline = time.monotonic() + 20
-        while "REC 1 s" not in str(hands):
+        while "REC 2 s" not in str(hands):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         hands.press("r")
