@@ -114,6 +114,7 @@ class Dictionary:
         edges: first bin of every band, and the end of the last.
         atoms: `(atoms, bands)`, each with the sum one, those of the voice first.
         voices: how many are the voice's.
+        updates: multiplicative updates that they were trained for.
         exponent, offset: `(bands,)`, see `_shares`.
 
     Raises:
@@ -130,6 +131,7 @@ class Dictionary:
         try:
             with path.open("rb") as file, np.load(file) as stored:
                 at = stored["hertz"].astype(np.float64)
+                self.updates = int(stored["updates"])
                 parts = {
                     name: to_bands(stored[name], at, to)
                     for name in ("voice", "music", "exponent", "offset")
@@ -152,7 +154,7 @@ class Nmf(Masking):
         geometry: instead of a profile.
         divergence: "kl" or "is", each with its own dictionary.
         memory: seconds in which what was learned of the song fades to 1/e; 0: learn nothing.
-        updates: multiplicative updates per hop; the dictionaries were trained for 6.
+        updates: multiplicative updates per hop; None: as many as the dictionary was trained for.
 
     Raises:
         UsageError: an option that is none.
@@ -168,7 +170,7 @@ class Nmf(Masking):
         geometry: Geometry | None = None,
         divergence: Divergence = "kl",
         memory: float = 30.0,
-        updates: int = 6,
+        updates: int | None = None,
     ) -> None:
         super().__init__(
             "nmf",
@@ -179,12 +181,13 @@ class Nmf(Masking):
             geometry=geometry,
             family="nmf",
         )
-        self._updates = int(in_range("updates", updates, 1, 100))
         memory = in_range("memory", memory, 0, 3600, "seconds")
         hop = self.geometry.hop / samplerate
         self._keep = np.float32(np.exp(-hop / memory)) if memory > 0 else None
         self._saito = divergence == "is"
         self._known = known = Dictionary(divergence, self.geometry.n_fft, samplerate)
+        updates = known.updates if updates is None else updates
+        self._updates = int(in_range("updates", updates, 1, 100))
         atoms, bands = known.atoms.shape
         self._atoms = known.atoms.copy()
         self._heard: Float32 = np.zeros((atoms - known.voices, bands), np.float32)
@@ -234,14 +237,14 @@ def factorised(
     *,
     profile: str = "studio",
     divergence: Divergence = "kl",
-    updates: int = 6,
+    updates: int | None = None,
 ) -> dict[str, Float32]:
     """Separate a whole recording by one factorisation: all of it teaches the music's atoms.
 
     Args:
         audio: `(frames, channels)`, one or two channels.
         samplerate: Hz.
-        updates: of all activations and of the music's atoms.
+        updates: of all activations and of the music's atoms; None: the dictionary's own.
 
     Returns:
         "vocals" and "accompaniment", aligned with the audio; they add up to it.
@@ -269,7 +272,7 @@ def factorised(
         v,
         len(known.atoms),
         divergence=divergence,
-        updates=updates,
+        updates=known.updates if updates is None else updates,
         tolerance=0,
         activations=flat,
         dictionary=known.atoms,

@@ -39,7 +39,7 @@ def test_training_lowers_the_error(divergence: str) -> None:
     data = torch.from_numpy(d.spectra(voice + music, voice, d.HOP))[np.newaxis]
     others = (data[:, 0] - 2 * data[:, 1] + data[:, 2]).clamp_min(0)
     model = d.Dictionary(
-        d.centres(data[:, 2].flatten(0, 1), 8), d.centres(others.flatten(0, 1), 8), divergence
+        d.centres(data[:, 2].flatten(0, 1), 8), d.centres(others.flatten(0, 1), 8), divergence, 8
     )
     before = d.score(model, list(data))[0]
     d.train(model, data, steps=20, rate=0.02)
@@ -53,7 +53,8 @@ def test_the_separator_makes_the_mask_that_was_trained(divergence: str) -> None:
 
     known = Dictionary(divergence, d.N_FFT, d.SAMPLE_RATE)
     atoms = torch.from_numpy(known.atoms)
-    model = d.Dictionary(atoms[: known.voices], atoms[known.voices :], divergence)
+    voice_atoms, music_atoms = atoms[: known.voices], atoms[known.voices :]
+    model = d.Dictionary(voice_atoms, music_atoms, divergence, known.updates)
     with torch.no_grad():
         model.exponent[:] = torch.from_numpy(known.exponent)
         model.offset[:] = torch.from_numpy(known.offset)
