@@ -15,15 +15,17 @@ import pdoc
 import realtime_sep
 
 #: What users and plugins are written against; everything else may change.
-MODULES = ("separators", "effects", "plugins", "types", "errors")
+MODULES = [
+    "realtime_sep",
+    *(f"realtime_sep.{name}" for name in ("separators", "effects", "plugins", "types", "errors")),
+]
 
 
 def main(target: Path) -> None:
     for name in realtime_sep.__all__:  # imported when first used; pdoc only sees what is there
         setattr(realtime_sep, name, getattr(realtime_sep, name))
     pdoc.render.configure(docformat="google", footer_text=realtime_sep.__name__)
-    others = rf"!realtime_sep\.(?!({'|'.join(MODULES)})$)"
-    pdoc.pdoc("realtime_sep", others, output_directory=target)
+    pdoc.pdoc(*MODULES, output_directory=target)
     print(f"open {target / 'index.html'}")
 
 
