@@ -1,13 +1,13 @@
 """Sound cards and servers through PyAudio: blocking streams, pumped by a thread in Python.
 
-A second way to PortAudio, for machines where python-sounddevice has none.  It costs: two blocks
+A second way to PortAudio, for machines where python-sounddevice has none.  It costs: two bursts
 wait in the output so that it does not run dry, and the pump shares the interpreter lock with the
 worker.  Whatever of that can be computed is in `latency`.
 
 The pump asks whether a block is there before it reads or writes one: a call that waits for a server
 could not be ended.
 
-PyAudio tells of input that was lost only by losing more of it, so only the output counts `xruns`.
+PyAudio tells of lost frames only by closing the stream, so it is not asked, and `xruns` stays 0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,16 @@ from realtime_sep.types import Float32, StreamConfig
 
 #: Seconds that closing may take before it is left behind.
 _CLOSE_TIMEOUT = 1.0
-#: Blocks of silence in the output when the pump begins: one is played while the next is made.
+#: Bursts of silence in the output when the pump begins: one is played while the next is made.
 _PRIME = 2
 #: Real-time priority of the pump: as JACK gives to its callbacks, above the worker.
 _PRIORITY = 5
-#: PortAudio's number for a sample rate that a device does not have, and its output underflow.
-_WRONG_RATE, _UNDERFLOW = -9997, -9980
+#: PortAudio's number for a sample rate that a device does not have.
+_WRONG_RATE = -9997
 #: Seconds of buffers to ask for behind a sound server, whose own rhythm is no quicker.
 _SERVER_BUFFER = 0.02
 #: Looks of the pump per block.
 _LOOKS = 4
-#: Status flag of a callback, for the same.
-_OUTPUT_UNDERFLOW = 0x4
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,11 @@ class PyAudioDevice:
             raise
         self.samplerate = config.samplerate or self._ends.samplerate
         self.description = self._ends.describe(self.samplerate) + " by PyAudio"
-        self.blocks: tuple[int, ...] = (config.blocksize,)
+        self._block = self._buffer = config.blocksize
+        self.blocks: tuple[int, ...] = (self._block,)
+        if self._ends.behind_server:  # what is there comes at once, in whole blocks
+            self._buffer = max(self._block, round(_SERVER_BUFFER * self.samplerate))
+            self.blocks = (self._block, ceil(self._buffer / self._block) * self._block)
         self.latency = 0
         self.silence_hint = silence_hint(sys.platform)
         self._open()  # to hear now whether the devices can do what is asked
@@ -141,9 +144,6 @@ class PyAudioDevice:
 
     def _open_one(self, kind: str) -> None:
         ends = self._ends
-        block = self.blocks[0]
-        if ends.behind_server:
-            block = max(block, round(_SERVER_BUFFER * self.samplerate))
         channels, end = (
             (self.in_channels, ends.input) if kind == "input" else (self._out_channels, ends.output)
         )
@@ -155,7 +155,7 @@ class PyAudioDevice:
                         rate=self.samplerate,
                         channels=channels,
                         format=self._format,
-                        frames_per_buffer=block,
+                        frames_per_buffer=self._buffer,
                         start=False,
                         **direction,
                     )
@@ -193,7 +193,7 @@ class PyAudioDevice:
     def _begin(self, bridge: Bridge) -> None:
         recorded, played = self._streams
         played.start_stream()
-        waiting = min(_PRIME * self.blocks[0], played.get_write_available())
+        waiting = min(_PRIME * max(self.blocks), played.get_write_available())
         played.write(bytes(4 * waiting * self._out_channels), waiting)
         recorded.start_stream()
         buffered = recorded.get_input_latency() + played.get_output_latency()
@@ -210,7 +210,7 @@ class PyAudioDevice:
         if self._realtime:
             native.set_realtime(_PRIORITY)
         recorded, played = self._streams
-        block, flags = self.blocks[0], 0
+        block = self._block
         nap = block / self.samplerate / _LOOKS
         out = np.zeros((block, self._out_channels), np.float32)
         try:
@@ -220,17 +220,11 @@ class PyAudioDevice:
                     continue
                 data = recorded.read(block, exception_on_overflow=False)
                 heard = np.frombuffer(data, np.float32).reshape(block, self.in_channels)
-                if bridge.callback(heard, out, block, flags):
+                if bridge.callback(heard, out, block):
                     self._stop = True
-                flags = 0
                 while played.get_write_available() < block and not self._stop:
                     time.sleep(nap)
-                try:
-                    played.write(out.tobytes(), block, exception_on_underflow=True)
-                except OSError as error:
-                    if _UNDERFLOW not in error.args:
-                        raise
-                    flags = _OUTPUT_UNDERFLOW
+                played.write(out.tobytes(), block, exception_on_underflow=False)
         except OSError as error:
             self._failure = f"the device, or its audio server, is gone ({error})"
 

@@ -268,9 +268,10 @@ def test_pipewire_changes_its_rate(tmp_path: Path) -> None:
         "    end = time.monotonic() + 20\n"
         "    while stream.stats.reopens == 0 and time.monotonic() < end:\n"
         "        stream.wait(0.05)\n"
-        "    frames = stream.stats.frames\n"
-        "    stream.wait(1)\n"
-        "    print(stream.info.samplerate, stream.stats.frames - frames)\n"
+        "    frames = stream.stats.frames + 22050\n"
+        "    while stream.stats.frames < frames and time.monotonic() < end:\n"
+        "        stream.wait(0.05)\n"
+        "    print(stream.info.samplerate, stream.stats.frames >= frames)\n"
     )
     with PipeWireServer(tmp_path, SINKS) as server, environment(server.environment):
         refresh_portaudio()
@@ -289,8 +290,6 @@ def test_pipewire_changes_its_rate(tmp_path: Path) -> None:
             finally:
                 client.kill()
             assert out, err
-            samplerate, frames = map(int, out.split())
-            assert samplerate == 44100
-            assert frames > 44100 / 2
+            assert out.split() == ["44100", "True"]
             wait_flowing(stream)
             assert stream.stats.reopens == 0
