@@ -78,9 +78,13 @@ def serve(
 
 async def _serve(config: ServeConfig) -> None:
     """Serve until a signal ends it."""
+    from realtime_sep.native import set_realtime
+    from realtime_sep.serve.process import PRIORITY
     from realtime_sep.serve.server import serving
 
     async with serving(config) as server:
+        # An event loop that waits for a core makes everybody late; what it has to do is limited.
+        set_realtime(PRIORITY - 1)
         over, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(over.set))
