@@ -25,7 +25,7 @@ BACKINGS = {
     "song_accompaniment": 0.06,
     "teacher_accompaniment": 0.04,
 }
-MODES = {"mix": 0.84, "instrumental": 0.1, "voice": 0.05, "silence": 0.01}
+MODES = {"mix": 0.74, "instrumental": 0.2, "voice": 0.05, "silence": 0.01}
 # Resampling moves pitch, formants and tempo together: music bears a little of it, and a voice
 # becomes another singer's, from a heavier to a child's.
 MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.75, 1.33)

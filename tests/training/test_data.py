@@ -13,7 +13,7 @@ pytest.importorskip("scipy")
 
 from training.band import chart
 from training.mix import Mixer, level_of
-from training.shards import SAMPLE_RATE, ShardWriter, clips, read
+from training.shards import SAMPLE_RATE, ShardWriter, clips, read, tracks
 
 pytestmark = pytest.mark.train
 
@@ -75,6 +75,16 @@ def test_level_ignores_pauses() -> None:
     tone = np.full((SAMPLE_RATE, 1), 0.5, np.float32)
     paused = np.concatenate([tone, np.zeros((SAMPLE_RATE * 9, 1), np.float32)])
     assert level_of(paused) == pytest.approx(0.5)
+
+
+def test_a_track_counts_once_at_its_longest(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "excerpt", 2)
+    for frames in (SAMPLE_RATE, 3 * SAMPLE_RATE, 2 * SAMPLE_RATE):
+        noise = np.full((frames, 2), 0.1, np.float32)
+        writer.add(noise, "accompaniment", "package", "song", "CC0-1.0", "validation")
+    writer.flush()
+    assert [clip.frames for clip in tracks(tmp_path, "validation", 1.0)] == [3 * SAMPLE_RATE]
+    assert not tracks(tmp_path, "validation", 4.0)
 
 
 def test_charts_are_as_long_as_asked_for() -> None:
