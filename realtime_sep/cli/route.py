@@ -22,8 +22,10 @@ from realtime_sep.cli.options import (
     Model,
     Music,
     Profile,
+    Provider,
     Reconnect,
     Seconds,
+    StemLevels,
     Vocals,
 )
 from realtime_sep.errors import DeviceError, UsageError
@@ -73,8 +75,10 @@ def route(
     ] = False,
     model: Model = None,
     profile: Profile = None,
+    provider: Provider = None,
     vocals: Vocals = None,
     music: Music = None,
+    levels: StemLevels = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
     reconnect: Reconnect = None,
@@ -96,11 +100,13 @@ def route(
         _need_linux("--list and --clean are")
         _show(clean, as_json)
         return
+    by_stem = common.stem_levels(levels)
     if vocals is None:
-        vocals = -math.inf if music is None else 0.0
+        vocals = -math.inf if music is None and not by_stem else 0.0
     session = _Session(
         model,
-        profile,
+        common.separator_options(profile, provider),
+        by_stem,
         vocals,
         0.0 if music is None else music,
         blocksize,
@@ -122,7 +128,8 @@ class _Session:
     """How to play, as `live` understands it."""
 
     model: str | None
-    profile: str | None
+    options: dict[str, Any]
+    by_stem: dict[str, float]
     vocals: float
     music: float
     blocksize: int
@@ -142,7 +149,7 @@ class _Session:
         from realtime_sep.stream import open_stream
         from realtime_sep.types import StreamConfig
 
-        return open_stream(
+        stream = open_stream(
             common.checked_model(self.model),
             input=input,
             output=output,
@@ -150,8 +157,15 @@ class _Session:
             config=StreamConfig(blocksize=self.blocksize, reconnect=self.reconnect),
             vocals=self.vocals,
             music=self.music,
-            separator_options={} if self.profile is None else {"profile": self.profile},
+            separator_options=self.options,
         )
+        try:
+            stream.set_many(self.by_stem)
+        except UsageError:
+            stream.close()
+            raise
+        common.offer_another(stream.info)
+        return stream
 
     def play(self, stream: Stream, stopped: Callable[[], bool]) -> None:
         hands = Hands(stream)

@@ -43,6 +43,20 @@ def test_summary_reads_well(process: Cli) -> None:
         assert row in done.stdout
 
 
+def test_stems_and_options_of_a_model(process: Cli) -> None:
+    model = ("--model", "center:profile=stage")
+    done = process(
+        *("live", "--input", "null", "--seconds", "0.3", "--json", *model),
+        *("--stem", "vocals=-6", "--stem", "accompaniment=off"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["separator"]["hop"] == 128
+    done = process("live", "--input", "null", *model, "--stem", "drums=-6")
+    assert done.returncode == 2
+    assert "'drums'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("send", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)]
 )
