@@ -6,11 +6,12 @@ import dataclasses
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from realtime_sep.types import SeparatorInfo
+if TYPE_CHECKING:
+    from realtime_sep.types import SeparatorInfo
 
 #: Where faders end.
 LOUDEST_DB = 6.0

@@ -83,7 +83,7 @@ def test_wrong_faders() -> None:
         ("identity", {"config": StreamConfig(samplerate=RATE, guard=5)}, "guard"),
         ("identity", {"config": StreamConfig(samplerate=RATE, outputs=("vocal",))}, "vocals"),
         ("identity", {"config": StreamConfig(samplerate=RATE, blocksize=0)}, "block size"),
-        ("identity", {"effects": ("gane",)}, "did you mean 'gain'"),
+        ("identity", {"effects": ("gian",)}, "did you mean 'gain'"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(
