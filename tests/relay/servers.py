@@ -40,7 +40,7 @@ class Icecast(Server):
         owner = "<changeowner><user>nobody</user><group>nogroup</group></changeowner>"
         config = self._directory / "icecast.xml"
         config.write_text(f"""<icecast>
-<limits><clients>20</clients><sources>5</sources><source-timeout>5</source-timeout>
+<limits><clients>20</clients><sources>5</sources><source-timeout>20</source-timeout>
 <burst-size>4096</burst-size></limits>
 <authentication><source-password>{self.PASSWORD}</source-password></authentication>
 <hostname>localhost</hostname>

@@ -202,34 +202,32 @@ def test_radio_server_is_restarted(icecast: Icecast, tmp_path: Path, film: Path)
     assert len(heard.beeps()) >= 2
 
 
-def test_stalled_source_is_silence(icecast: Icecast, rtmp: Rtmp, tmp_path: Path) -> None:
-    """The sender is stopped for 5 s: listeners stay, and hear silence meanwhile."""
-    made = make_film(tmp_path / "in.mp4", seconds=60, video=None, audio="aac")
+def test_stalled_source_is_silence(
+    icecast: Icecast, rtmp: Rtmp, tmp_path: Path, film: Path
+) -> None:
+    """The sender is stopped for 6 s: listeners stay, and hear silence meanwhile."""
     with (
-        sending(made, rtmp.url("in"), tmp_path / "send.log") as sender,
+        sending(film, rtmp.url("in"), tmp_path / "send.log") as sender,
         relaying(rtmp.url("in"), icecast.url("live.flac")) as running,
+        on_air(icecast, "live.flac", running),
     ):
-        until(lambda: icecast.has("live.flac") or not running.running, SOON, "the station")
-        assert running.running, running.said
-        begin = time.monotonic()
         listener = threading.Thread(
-            target=record, args=(icecast.listen("live.flac"), tmp_path / "heard.flac", 10)
+            target=record, args=(icecast.listen("live.flac"), tmp_path / "heard.flac", 11)
         )
         listener.start()
         time.sleep(2)
         sender.send(signal.SIGSTOP)
-        time.sleep(5)
+        time.sleep(6)
         sender.send(signal.SIGCONT)
         listener.join()
-        took = time.monotonic() - begin
         report = running.end()
     heard = read_film(tmp_path / "heard.flac")
-    assert len(heard.sound) / heard.samplerate == pytest.approx(10, abs=0.5)
-    assert took < 20  # the stream went on by the clock
-    assert report["stats"]["silent"] > 2
-    longest = max(np.diff([0.0, *heard.beeps(), 10.0]))
-    assert 2.5 < longest < 8
     assert running.status == 0
+    assert report["stats"]["target_losses"] == 0
+    assert len(heard.sound) / heard.samplerate == pytest.approx(11, abs=0.5)
+    # Less than six: what the server had sent ahead is used up first, and then a second of patience.
+    assert report["stats"]["silent"] > 1
+    assert max(np.diff([0.0, *heard.beeps(), 11.0])) > 2
 
 
 # --- RTMP ----------------------------------------------------------------------------------------
@@ -257,7 +255,7 @@ def test_sender_is_restarted(rtmp: Rtmp, tmp_path: Path, film: Path) -> None:
     with relaying_after(rtmp, film, tmp_path, target) as (running, sender):
         time.sleep(3)
         sender.kill()
-        time.sleep(1.5)
+        time.sleep(4)  # longer than what the server had sent ahead
         with sending(film, rtmp.url("in"), tmp_path / "again.log"):
             time.sleep(5)
             report = running.end()
@@ -286,7 +284,7 @@ def relaying_after(
 def test_server_is_restarted(rtmp: Rtmp, tmp_path: Path, film: Path) -> None:
     """Both ends go with it; both come back, and the picture begins with a whole one."""
     with relaying_after(rtmp, film, tmp_path, rtmp.url("out")) as (running, _):
-        time.sleep(2)
+        record(rtmp.url("out"), tmp_path / "before.mkv", 1)  # both ends are up
         rtmp.process.kill()
         running.has_said("trying again")
         rtmp.start()
