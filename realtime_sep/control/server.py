@@ -37,6 +37,8 @@ MESSAGE_RATE, MESSAGE_BURST = 100.0, 200.0
 MAX_CLIENTS = 32
 #: Updates per second.
 UPDATES = 30
+#: Seconds between looks for a change that all pages are to see at once.
+_LOOK = 0.01
 
 _PAGE = {
     "/": ("desk.html", "text/html"),
@@ -174,7 +176,8 @@ class _Client:
                 await self._socket.send_bytes(data)
             column = newest
             due = max(due + 1 / UPDATES, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            while version == desk.version and (left := due - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, _LOOK))
 
 
 def _hello() -> dict[str, Any]:

@@ -39,16 +39,21 @@ function send(message) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ id: ++asked, ...message }));
 }
 
-// Moves are sent at most once per frame, the newest value of each parameter.
+// A move is sent at once, and those that follow it 30 times a second, the newest of each parameter.
+let waiting = false;
+
 function set(name, value) {
   touched.set(name, performance.now());
-  if (!pending.size) {
-    setTimeout(() => {
-      send({ type: "set", values: Object.fromEntries(pending) });
-      pending.clear();
-    }, 33);
-  }
   pending.set(name, value);
+  if (!waiting) flush();
+}
+
+function flush() {
+  waiting = pending.size > 0;
+  if (!waiting) return;
+  send({ type: "set", values: Object.fromEntries(pending) });
+  pending.clear();
+  setTimeout(flush, 33);
 }
 
 // ---- what comes in
