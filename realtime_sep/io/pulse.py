@@ -18,6 +18,8 @@ from realtime_sep.errors import DeviceError
 
 #: Seconds that a server may take to answer.
 _PATIENCE = 2.0
+#: Seconds that the watch sleeps at most when the server has nothing to say.
+_NAP = 0.5
 #: Flag of sources and sinks that are hardware (PA_SOURCE_HARDWARE, PA_SINK_HARDWARE).
 _HARDWARE = 0x0004
 #: ALSA's own names, which are not to be looked for among the server's.
@@ -152,7 +154,7 @@ class Watch:
     """Notices when sources or sinks go away.
 
     A server moves the streams that are on them elsewhere, where they play on: nothing else tells.
-    The thread sleeps until the server has something to say about its devices.
+    The thread sleeps nearly always, until the server has something to say about its devices.
 
     Args:
         endpoints: to be watched; none, and it does nothing.
@@ -164,7 +166,7 @@ class Watch:
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self.lost = ""
         self._names = {e.name: e.description for e in endpoints}
-        self._server: Any = None
+        self._closed = False
         self._thread = threading.Thread(target=self._listen, name="realtime_sep pulse", daemon=True)
 
     def start(self) -> None:
@@ -172,10 +174,8 @@ class Watch:
             self._thread.start()
 
     def close(self) -> None:
-        server, tries = self._server, 100
-        while server is not None and self._thread.is_alive() and (tries := tries - 1):
-            server.event_listen_stop()  # unheard by a thread that does not listen yet
-            self._thread.join(0.01)
+        """The thread ends soon; libpulse cannot be woken safely from outside."""
+        self._closed = True
 
     def _listen(self) -> None:
         try:
@@ -199,8 +199,8 @@ class Watch:
                 server.event_callback_set(note)
                 if len(watched) < len(self._names):
                     self.lost = "a device has gone"
-                self._server = server
-                server.event_listen()
+                while not self._closed:
+                    server.event_listen(timeout=_NAP)
         except Exception:  # a server that dies takes the stream with it, which is noticed anyway
             return
 
