@@ -224,10 +224,11 @@ def test_stalled_source_is_silence(
     heard = read_film(tmp_path / "heard.flac")
     assert running.status == 0
     assert report["stats"]["target_losses"] == 0
-    assert len(heard.sound) / heard.samplerate == pytest.approx(11, abs=0.5)
+    length = len(heard.sound) / heard.samplerate  # from where the listener came in
+    assert length > 7
     # Less than six: what the server had sent ahead is used up first, and then a second of patience.
     assert report["stats"]["silent"] > 1
-    assert max(np.diff([0.0, *heard.beeps(), 11.0])) > 2
+    assert max(np.diff([0.0, *(beep - heard.begin for beep in heard.beeps()), length])) > 2
 
 
 # --- RTMP ----------------------------------------------------------------------------------------
