@@ -23,7 +23,7 @@ from realtime_sep.types import PROFILES, Float32, Geometry, SeparatorInfo
 
 MONO_NOTICE = (
     "this input is mono: nothing can be told apart by position, so the mix passes unchanged; "
-    "choose a model instead"
+    "choose another separator: nmf needs no model"
 )
 
 #: Side level, relative to the mid, at which nothing is voice any more; the mask falls linearly with
