@@ -194,7 +194,8 @@ def card(shards: Path, out: Path) -> str:
         "# Dictionaries of `nmf`",
         "",
         f"{ATOMS} atoms each of voice and music for spectra of {N_FFT} samples at {SAMPLE_RATE} "
-        f"Hz, powers to the {EXPONENT:g}, made by `python -m training.dictionaries`. Licence: MIT.",
+        f"Hz, powers to the {EXPONENT:g}, made by `python -m training.dictionaries`. Licence: "
+        "CC-BY-SA-4.0, as for the networks (`docs/training.md` says why).",
         "",
         "SDR: median in dB (vocals / accompaniment) over the validation songs, against a network's "
         "separation of them, by masks of one value a band in mono. They also chose the best of so "
