@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = "realtime_sep.separators"
 EFFECTS = "realtime_sep.effects"
+PLUS = "+"
 
 
 def available_separators() -> list[str]:
@@ -42,7 +43,8 @@ def load_separator(
 
     Args:
         name: of a plugin or a model; see `available_separators()`.  Options may follow it, as text:
-            `NAME:key=value,...` (see `with_options`).
+            `NAME:key=value,...` (see `with_options`).  Several names with a plus between them are
+            the mean of those (see `separators.mean`).
         samplerate: Hz that it will be fed with.
         channels: of the audio it will be fed with.
         options: what this separator takes besides (`profile="stage"`, `provider="cuda"`, ...).
@@ -51,6 +53,15 @@ def load_separator(
         UsageError: unknown name (the nearest is suggested), or an option it does not take.
         ModelError: a model that is missing, damaged or foreign.
     """
+    if PLUS in name and not os.path.exists(name):
+        from realtime_sep.separators.mean import Mean
+
+        return Mean(
+            [
+                load_separator(part, samplerate=samplerate, channels=channels, **options)
+                for part in name.split(PLUS)
+            ]
+        )
     name, told = with_options(name)
     options = {**told, **options}
     factory = _find(SEPARATORS, name, separators.API_VERSION)
@@ -99,10 +110,12 @@ def load_batch(name: str, lanes: int, **options: Any) -> SpectralBatch | None:
 def with_options(spec: str) -> tuple[str, dict[str, Any]]:
     """Name and options of `NAME:key=value,...`; numbers and true/false become such.
 
+    In `NAME:key=value+NAME`, a mean, options belong to their part, so it is a name as it is.
+
     Raises:
         UsageError: options that are none.
     """
-    if os.path.exists(spec):  # a file may be called anything
+    if os.path.exists(spec) or PLUS in spec:  # a file may be called anything
         return spec, {}
     name, _, rest = spec.partition(":")
     options: dict[str, Any] = {}
