@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -292,8 +292,13 @@ class Route:
         return True
 
     def end(self) -> None:
-        """Move everything back, while the stream still plays what is under way."""
-        move_back(self._server, self._record)
+        """Move everything back, while the stream still plays what is under way.
+
+        On a connection of its own, since a server that hangs would never answer on the old one;
+        then the next route puts back what there is.
+        """
+        with suppress(DeviceError), connected() as server:
+            move_back(server, self._record)
 
     def _put_back(self) -> None:
         """On a connection of its own: the other one may be in the middle of something."""

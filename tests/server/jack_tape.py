@@ -109,11 +109,7 @@ def assert_exact(tape: Tape, stream: Stream, audio: Float32) -> None:
     delay = period + stream.latency.frames  # the tape hears in one period what left in the last
     audio = audio[: len(audio) // period * period]
     for _ in range(_ATTEMPTS):
-        before = stream.stats
         recorded = tape.run(audio)
         if np.array_equal(recorded[delay:], audio[: len(audio) - delay]):
             return
-        after = stream.stats
-        disturbed = tape.lost or after.late_blocks + after.xruns > before.late_blocks + before.xruns
-        assert disturbed, f"lag {lag(recorded, audio)} instead of {delay}, or other samples"
-    pytest.fail("the machine never let it play undisturbed")
+    pytest.fail(f"lag {lag(recorded, audio)} instead of {delay}, or other samples")

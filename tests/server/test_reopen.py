@@ -174,7 +174,7 @@ def test_the_command_line_tells(jack_server: Callable[..., JackServer]) -> None:
 
 
 def arrives(server: Any, stream: Stream, directory: Path) -> None:
-    audio = noise(1.0)
+    audio = noise(2.5)  # a sink that is young or idle may swallow a piece
     for _ in range(ATTEMPTS):
         alike, _ = likeness(play_and_record(server, audio, directory), audio)
         if alike > 0.99:

@@ -480,7 +480,8 @@ def test_two_programs_two_routes_and_one_system(pulseaudio: PulseServer, tmp_pat
 def test_server_that_dies_is_one_clear_error(
     pulseaudio: PulseServer, tmp_path: Path, how: signal.Signals
 ) -> None:
-    with player(name="singer"), route(tmp_path, "--app", "singer", *PATIENT) as command:
+    arguments = ("--app", "singer", "--reconnect", "0", *PATIENT)
+    with player(name="singer"), route(tmp_path, *arguments) as command:
         command.routes()
         time.sleep(1)
         pulseaudio.kill() if how is signal.SIGKILL else pulseaudio.process.send(how)
@@ -492,6 +493,20 @@ def test_server_that_dies_is_one_clear_error(
             pulseaudio.process.send(signal.SIGCONT)
             until(lambda: gone(command.pid), 5, "its end")
             assert f"process {command.pid} was killed" in run("--clean").stdout
+
+
+def test_server_that_hangs_is_waited_for_until_ctrl_c(
+    pulseaudio: PulseServer, tmp_path: Path
+) -> None:
+    with player(name="singer"), route(tmp_path, "--app", "singer", *PATIENT) as command:
+        command.routes()
+        time.sleep(1)
+        pulseaudio.process.send(signal.SIGSTOP)
+        until(lambda: "waiting for it" in command.errors, 10, "its notice")
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(20) in (0, 1)
+        assert "Traceback" not in command.errors
+        pulseaudio.process.send(signal.SIGCONT)
 
 
 def test_stopped_while_it_opens(pulseaudio: PulseServer, tmp_path: Path) -> None:

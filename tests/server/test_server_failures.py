@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from audio_servers import JackServer, children, gone, until
 
 from realtime_sep.errors import DeviceError, EngineError
 from realtime_sep.io.null import NullSpec
-from realtime_sep.stream import Stream, open_stream
+from realtime_sep.stream import open_stream
 from realtime_sep.types import StreamConfig
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(90)]
@@ -26,14 +27,10 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(90)]
 SOON = 3.0
 
 
-def engine_process(stream: Stream) -> int:
-    """The only child that this process has besides servers and multiprocessing's helpers."""
-    (pid,) = (
-        pid
-        for pid in children(os.getpid())
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
-    return pid
+def engine_process() -> int:
+    """Of the stream that was opened last."""
+    engines = (p for p in multiprocessing.active_children() if p.name == "realtime_sep engine")
+    return max(p.pid for p in engines if p.pid is not None)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
@@ -44,7 +41,7 @@ def test_a_server_that_dies_or_hangs_ends_the_stream(
     config = StreamConfig(reconnect=0)
     with open_stream("center", input="system", output="system", config=config, tap=False) as stream:
         until(lambda: stream.stats.frames > 24000, 5, "the stream")
-        pid = engine_process(stream)
+        pid = engine_process()
         server.kill() if how is signal.SIGKILL else server.process.send(how)
         died = time.monotonic()
         with pytest.raises(DeviceError, match="JACK") as caught:
@@ -121,7 +118,7 @@ def test_engine_that_is_killed_is_noticed() -> None:
     silent = NullSpec(np.zeros((48000 * 60, 2), np.float32))
     with open_stream("identity", backend=silent, tap=False) as stream:
         until(lambda: stream.stats.frames > 4800, 5, "the stream")
-        os.kill(engine_process(stream), signal.SIGKILL)
+        os.kill(engine_process(), signal.SIGKILL)
         died = time.monotonic()
         with pytest.raises(EngineError, match="died"):
             stream.wait(10)
@@ -177,7 +174,7 @@ def test_stop_and_close_do_not_depend_on_the_server(
     )
     stream.start()
     until(lambda: stream.stats.frames > 4800, 5, "the stream")
-    pid = engine_process(stream)
+    pid = engine_process()
     server.process.send(signal.SIGSTOP)
     hung = time.monotonic()
     stream.close()
