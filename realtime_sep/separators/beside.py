@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from realtime_sep.errors import ModelError
 
@@ -220,3 +220,25 @@ def _be_urgent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+
+
+class RunsBeside:
+    """What separators share whose network runs beside: the live mode, what is said, the end."""
+
+    _beside: Beside[Any]
+    _slow: str | None
+    notice: str | None
+
+    @property
+    def realtime(self) -> bool:
+        """Whether runs that come late are done without."""
+        return self._beside.realtime
+
+    @realtime.setter
+    def realtime(self, value: bool) -> None:
+        self._beside.realtime = value
+        self.notice = self._slow if value else None
+
+    def close(self) -> None:
+        """End the helper thread; the separator is of no more use."""
+        self._beside.close()

@@ -24,7 +24,7 @@ from realtime_sep.dsp.delay import Delay
 from realtime_sep.dsp.windows import hann
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.models.plan import SegmentPlan, too_slow
-from realtime_sep.separators.beside import PATIENCE, Beside, Job
+from realtime_sep.separators.beside import PATIENCE, Beside, Job, RunsBeside
 from realtime_sep.types import Float32, SeparatorInfo
 
 
@@ -112,7 +112,7 @@ class _View:
         _take_out(self._net.stems, self._end, self._fade, piece.stems)
 
 
-class Segments:
+class Segments(RunsBeside):
     """A separator around a network on segments of samples.
 
     Args:
@@ -178,23 +178,9 @@ class Segments:
         self.reset()
 
     @property
-    def realtime(self) -> bool:
-        """Whether segments that come late are done without."""
-        return self._beside.realtime
-
-    @realtime.setter
-    def realtime(self, value: bool) -> None:
-        self._beside.realtime = value
-        self.notice: str | None = self._slow if value else None
-
-    @property
     def late_segments(self) -> int:
         """Runs that came too late since the last reset."""
         return self._beside.late
-
-    def close(self) -> None:
-        """End the helper thread; the separator is of no more use."""
-        self._beside.close()
 
     def reset(self) -> None:
         """Return to the state just after construction; the helper's work in hand is dropped."""

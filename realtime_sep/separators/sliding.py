@@ -31,7 +31,7 @@ from realtime_sep.dsp.wiener import wiener_gains
 from realtime_sep.errors import UsageError
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.models.plan import SlidingPlan, apply_geometry, scaled, too_slow
-from realtime_sep.separators.beside import PATIENCE, Beside, Job
+from realtime_sep.separators.beside import PATIENCE, Beside, Job, RunsBeside
 from realtime_sep.types import Complex64, Float32, Geometry, SeparatorInfo
 
 #: Most that a window is raised by, so that hiss does not become music.
@@ -253,7 +253,7 @@ class _View:
         job.masks[:] = self._gains[:count, :stems]
 
 
-class Sliding:
+class Sliding(RunsBeside):
     """A separator around a fixed-window mask network.
 
     Live, masks that are not there when their time has come are replaced by the last ones and
@@ -357,23 +357,9 @@ class Sliding:
         self.reset()
 
     @property
-    def realtime(self) -> bool:
-        """Whether masks that come late are done without."""
-        return self._beside.realtime
-
-    @realtime.setter
-    def realtime(self, value: bool) -> None:
-        self._beside.realtime = value
-        self.notice: str | None = self._slow if value else None
-
-    @property
     def late_masks(self) -> int:
         """Windows that came too late since the last reset."""
         return self._beside.late
-
-    def close(self) -> None:
-        """End the helper thread; the separator is of no more use."""
-        self._beside.close()
 
     def reset(self) -> None:
         """Return to the state just after construction; the helper's work in hand is dropped."""
