@@ -1,8 +1,8 @@
 """Hosts: where effects come from that were not written for this program.
 
-A host knows one kind of foreign plugin (LADSPA, LV2, ...) and makes effects of them.  Hosts are found
-by entry points of the group `realtime_sep.hosts`; each names an object like `Host`.  In a chain their
-effects are written `SCHEME:NAME`, for example `ladspa:amp_mono:gain=2`.
+A host knows one kind of foreign plugin (LADSPA, LV2, ...) and makes effects of them.  Hosts are
+found by entry points of the group `realtime_sep.hosts`; each names an object like `Host`.  In a
+chain their effects are written `SCHEME:NAME`, for example `ladspa:amp_mono:gain=2`.
 """
 
 from __future__ import annotations
