@@ -1,6 +1,7 @@
 """Builds ``realtime_sep._native``: the header, word for word, is the interface."""
 
 import os
+import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -16,7 +17,7 @@ ffi.set_source(
     sources=SOURCES,
     include_dirs=["native/src", "native/include"],
     extra_compile_args=["-std=c11", "-O3", "-g0", "-fvisibility=hidden"],
-    libraries=["pthread", "m"],
+    libraries=["pthread", "m", *([] if sys.platform == "win32" else ["dl"])],
     # Also what a source distribution must carry.
     depends=[
         "native/build_cffi.py",

@@ -532,6 +532,76 @@ class JackPorts(_Owner):
         return bool(lib.rs_jack_gone(self._handle))
 
 
+class LadspaPlugin(_Owner):
+    """One LADSPA plugin, made for a stream.
+
+    Args:
+        descriptor: from `ladspa_descriptors`.
+        channels: of the stream, 1 or 2; see `rs_ladspa_new` for what becomes of them.
+
+    Attributes:
+        controls: one value per port: write those of control inputs, read those of outputs.
+    """
+
+    def __init__(self, descriptor: Any, samplerate: int, channels: int, max_frames: int) -> None:
+        made = lib.rs_ladspa_new(descriptor, samplerate, channels, max_frames)
+        self._handle = _own(made, lib.rs_ladspa_free, "LADSPA plugin")
+        self._channels = channels
+
+        # The view keeps the buffer, the buffer its pointer, and the pointer the plugin.
+        def keep(_: Any, plugin: Any = self._handle) -> None:
+            pass
+
+        pointer = ffi.gc(lib.rs_ladspa_controls(made), keep)
+        size = 4 * descriptor.port_count
+        self.controls: Float32 = np.frombuffer(ffi.buffer(pointer, size), np.float32)
+
+    def reset(self) -> None:
+        """Forget the past."""
+        lib.rs_ladspa_reset(self._handle)
+
+    def run(self, block: Float32) -> None:
+        """Change `(frames, channels)` in place, without the interpreter lock."""
+        lib.rs_ladspa_run(
+            self._handle, _writable(block, self._channels, "LADSPA plugin"), len(block)
+        )
+
+
+def ladspa_descriptors(path: str) -> list[Any]:
+    """`rs_ladspa_descriptor`s of all plugins in a library.
+
+    Raises:
+        UsageError: it is none, or cannot be loaded.
+    """
+    why = ffi.new("const char **")
+    found: list[Any] = []
+    while True:
+        descriptor = lib.rs_ladspa_find(os.fsencode(path), len(found), why)
+        if descriptor == ffi.NULL:
+            break
+        found.append(descriptor)
+    if why[0] != ffi.NULL:
+        raise UsageError(f"{path}: {_text(why[0])}")
+    return found
+
+
+def ladspa_ports(descriptor: Any) -> Iterator[tuple[int, str, int, float, float]]:
+    """Bits, name, hints, lower and upper bound of every port, in order."""
+    for p in range(descriptor.port_count):
+        hint = descriptor.ranges[p]
+        name = _text(descriptor.port_names[p])
+        yield int(descriptor.ports[p]), name, int(hint.hints), hint.lower, hint.upper
+
+
+def ladspa_texts(descriptor: Any) -> tuple[int, str, str]:
+    """Id, label and name of a plugin."""
+    return int(descriptor.id), _text(descriptor.label), _text(descriptor.name)
+
+
+def _text(string: Any) -> str:
+    return "" if string == ffi.NULL else ffi.string(string).decode(errors="replace")
+
+
 @dataclass(frozen=True)
 class Stall:
     """The machine did not run a real-time thread from `start` to `end` (ns)."""

@@ -207,6 +207,61 @@ void rs_jack_quiet(const char *message);
 uint32_t rs_jack_samplerate(const rs_jack *jack); /* as told last; 0: never */
 int rs_jack_gone(const rs_jack *jack);            /* 1 once the server has let go of the client */
 
+/* ---- ladspa.c: plugins of the LADSPA kind ---------------------------------------------------- */
+
+/* What a library tells of a plugin, as LADSPA 1.1 lays it out.  `ports` are bits: 1 input, 2 output,
+ * 4 control, 8 audio.  `hints` of a port, bits too: 1 and 2 the bounds `lower` and `upper` count,
+ * 4 on or off, 8 the bounds are multiples of the sample rate, 16 logarithmic, 32 whole numbers, and
+ * the kind of its default in 0x3c0. */
+typedef struct rs_ladspa_descriptor rs_ladspa_descriptor;
+typedef struct {
+    int hints;
+    float lower;
+    float upper;
+} rs_ladspa_range;
+
+struct rs_ladspa_descriptor {
+    unsigned long id;
+    const char *label;
+    int properties;
+    const char *name;
+    const char *maker;
+    const char *copyright;
+    unsigned long port_count;
+    const int *ports;
+    const char *const *port_names;
+    const rs_ladspa_range *ranges;
+    void *implementation;
+    void *(*instantiate)(const rs_ladspa_descriptor *descriptor, unsigned long samplerate);
+    void (*connect_port)(void *handle, unsigned long port, float *data);
+    void (*activate)(void *handle); /* this one, and the next but `run` and `cleanup`, may be NULL */
+    void (*run)(void *handle, unsigned long frames);
+    void (*run_adding)(void *handle, unsigned long frames);
+    void (*set_run_adding_gain)(void *handle, float gain);
+    void (*deactivate)(void *handle);
+    void (*cleanup)(void *handle);
+};
+
+/* The plugin of this number in a library, which stays loaded for good.  NULL: there is none, and
+ * `*why` says why if it is not that the numbers are at their end. */
+const rs_ladspa_descriptor *rs_ladspa_find(const char *path, uint64_t index, const char **why);
+/* How many audio ports it has. */
+void rs_ladspa_fit(const rs_ladspa_descriptor *descriptor, uint32_t *inputs, uint32_t *outputs);
+
+/* A plugin of one or two inputs and outputs, made for a stream of one or two `channels`.  One that
+ * has one of each runs once per channel; else two signals for one place are averaged, and one for
+ * two goes to both.  NULL and EINVAL if it does not fit, ENOMEM if it cannot be made. */
+typedef struct rs_ladspa rs_ladspa;
+rs_ladspa *rs_ladspa_new(const rs_ladspa_descriptor *descriptor, uint32_t samplerate,
+                         uint32_t channels, uint32_t max_frames);
+void rs_ladspa_free(rs_ladspa *plugin);
+/* One value per port, whatever it is: write those of control inputs, read those of outputs. */
+float *rs_ladspa_controls(rs_ladspa *plugin);
+/* Forget the past; the plugin may allocate. */
+void rs_ladspa_reset(rs_ladspa *plugin);
+/* Change interleaved frames in place; [rt] as far as the plugin is. */
+void rs_ladspa_run(rs_ladspa *plugin, float *block, uint32_t frames);
+
 /* ---- null_device.c: a device without hardware ------------------------------------------------ */
 
 /* Calls the bridge from a thread of its own, as a sound card would: at the pace of the clock, or as
