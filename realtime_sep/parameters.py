@@ -29,6 +29,9 @@ class Parameter:
         unit: "dB", "Hz", "ms", ... or "".
         kind: "level" is a fader in dB, "switch" is 0 or 1, "number" anything else.
         label: for people; by default the name.
+        log: whether equal ratios, not differences, feel equal.
+        step: between values that count, 0: all do; others go to the nearest.
+        choices: what single values mean, for people.
     """
 
     name: str
@@ -38,6 +41,9 @@ class Parameter:
     unit: str = ""
     kind: Kind = "number"
     label: str = ""
+    log: bool = False
+    step: float = 0.0
+    choices: tuple[tuple[str, float], ...] = ()
 
     def checked(self, value: float) -> float:
         """`value` as a float.
@@ -57,7 +63,7 @@ class Parameter:
                 f"{self.name} goes from {low} to {self.maximum:+g} {self.unit}".rstrip()
                 + f", not to {number:g}"
             )
-        return number
+        return self.step * round(number / self.step) if self.step else number
 
 
 def _fader(name: str, label: str) -> tuple[Parameter, ...]:
