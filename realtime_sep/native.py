@@ -265,6 +265,8 @@ class BridgeConfig:
     latency: int
     ceiling: float = 10 ** (-1 / 20)
     longest: int = 0
+    music: int = 0
+    lossy: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ class Bridge(_Owner):
 
     Args:
         config: sizes and delays.
-        inputs: ring that the callback fills.
+        inputs: ring that the callback fills; None if the device records nothing.
         outputs: ring that it empties; None if the device plays nothing.
         wake: posted whenever `inputs` holds a hop.
     """
@@ -308,18 +310,19 @@ class Bridge(_Owner):
     def __init__(
         self,
         config: BridgeConfig,
-        inputs: Ring,
+        inputs: Ring | None,
         outputs: Ring | None = None,
         wake: Wake | None = None,
     ) -> None:
         self.config = config
-        ins = inputs._handle
+        ins = ffi.NULL if inputs is None else inputs._handle
         outs = ffi.NULL if outputs is None else outputs._handle
         wakes = ffi.NULL if wake is None else wake._handle
         made = lib.rs_bridge_new(ffi.new("rs_bridge_config *", astuple(config)), ins, outs, wakes)
         self._held: list[object] = []  # as long as the C side may use it
         self._handle = _own(made, lib.rs_bridge_free, "bridge", ins, outs, wakes, self._held)
         self._stats = ffi.new("rs_bridge_stats *")
+        self._mark = ffi.new("rs_mark *")
         self._buckets = np.zeros(128, np.uint64)
 
     @property
@@ -350,13 +353,15 @@ class Bridge(_Owner):
         lib.rs_bridge_set_latency(self._handle, frames)
 
     def play(self, source: Float32) -> None:
-        """Let `source` `(frames, channels)` enter instead of the device's input, again and again.
+        """Let `source` `(frames, channels)` enter instead of the device's input (or, of more
+        channels than the music's, instead of the music), again and again.
 
         Only before the first callback.
         """
-        source = ffi.from_buffer("float[]", _frames(source, self.config.channels, "source"))
+        channels = self.config.music or self.config.channels
+        source = ffi.from_buffer("float[]", _frames(source, channels, "source"))
         self._held.append(source)
-        lib.rs_bridge_play(self._handle, source, len(source) // self.config.channels)
+        lib.rs_bridge_play(self._handle, source, len(source) // channels)
 
     def enter(self, *, pause: float = 0.0, now: bool = False) -> None:
         """Fade in once what comes in comes out; only before the first callback.
@@ -379,6 +384,15 @@ class Bridge(_Owner):
     def debt(self) -> int:
         """Frames that will be dropped on arrival, because their time has passed."""
         return int(lib.rs_bridge_debt(self._handle))
+
+    def mark(self) -> tuple[int, int] | None:
+        """The device's clock: where it was on its ring's timeline, and when, in ns; one reader.
+
+        None before the first callback.  See `rs_mark` in the header.
+        """
+        if not lib.rs_bridge_mark(self._handle, self._mark):
+            return None
+        return int(self._mark.frames), int(self._mark.time)
 
     def stats(self) -> BridgeStats:
         lib.rs_bridge_read_stats(self._handle, self._stats)
@@ -428,7 +442,7 @@ class NullConfig:
 class NullDevice(_Owner):
     """A thread that calls a bridge as a sound card would.  `inputs` is the bridge's input ring."""
 
-    def __init__(self, config: NullConfig, bridge: Bridge, inputs: Ring) -> None:
+    def __init__(self, config: NullConfig, bridge: Bridge, inputs: Ring | None) -> None:
         self.config = config
         source, capture = config.source, config.capture
         record = play = ffi.NULL
@@ -458,9 +472,9 @@ class NullDevice(_Owner):
                 },
             ),
             bridge._handle,
-            inputs._handle,
+            ffi.NULL if inputs is None else inputs._handle,
         )
-        needs = (bridge._handle, inputs._handle, record, play)
+        needs = (bridge._handle, inputs and inputs._handle, record, play)
         self._handle = _own(made, lib.rs_null_free, "null device", *needs)
 
     def start(self) -> None:

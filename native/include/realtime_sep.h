@@ -115,6 +115,8 @@ uint64_t rs_watch_read(const rs_watch *watch, rs_stall *stalls, uint64_t room);
  * time are dropped (the debt), so latency never changes; once the debt is paid and the ring holds a
  * block and the guard again, the output fades back over `guard` frames.
  *
+ * A bridge may have no input at all: `in` NULL, `in_channels` and `channels` 0.
+ *
  * Overflow.  Input that finds the ring full is owed as silence and written as soon as there is
  * room, so the timeline never shifts; it fades out before and in afterwards, over `guard` frames.
  */
@@ -133,6 +135,10 @@ typedef struct {
     uint64_t latency;
     float ceiling; /* linear, for the dry signal */
     uint64_t longest; /* latency that rs_bridge_set_latency may come to ask for, if above `latency` */
+    uint32_t music;   /* the first so many of `channels` make the dry signal, and are what
+                         rs_bridge_play replaces; 0: all */
+    int lossy;        /* input that finds the ring full is lost, not owed: a second device, whose
+                         timeline is measured, not promised */
 } rs_bridge_config;
 
 typedef struct {
@@ -168,8 +174,8 @@ void rs_bridge_set_dry(rs_bridge *bridge, float gain);
 /* What comes out is from now on so many frames behind what comes in, at most `longest` of them; the
  * dry signal follows as soon as nothing of it is heard.  Any thread. */
 void rs_bridge_set_latency(rs_bridge *bridge, uint64_t latency);
-/* Instead of the device's input, these frames of `channels` enter, again and again; they must stay
- * where they are.  Only before the first callback. */
+/* Instead of the device's input, these frames of `music` channels enter, again and again; they must
+ * stay where they are.  Only before the first callback. */
 void rs_bridge_play(rs_bridge *bridge, const float *source, uint64_t frames);
 /* Entering: the output is silent for `latency` frames, until what has come in since comes out, and
  * then fades in over `guard` frames.  From the start on if `now`, and whenever no callback has come
@@ -180,6 +186,15 @@ void rs_bridge_enter(rs_bridge *bridge, uint64_t pause, int now);
 void rs_bridge_finish(rs_bridge *bridge);
 int rs_bridge_finished(const rs_bridge *bridge);
 uint64_t rs_bridge_debt(const rs_bridge *bridge);
+/* The device's clock: `time` in ns is when the last callback began, `frames` is where on its ring's
+ * timeline the device then was: frames that have entered the input ring, those still owed included,
+ * or, without an input, frames played of the output ring, those that lacked included.  Returns 0
+ * before the first callback, or if no whole pair could be read.  Any thread.  [rt] */
+typedef struct {
+    uint64_t frames;
+    uint64_t time;
+} rs_mark;
+int rs_bridge_mark(const rs_bridge *bridge, rs_mark *mark);
 void rs_bridge_read_stats(const rs_bridge *bridge, rs_bridge_stats *stats);
 /* Counts of callback durations: bucket i holds those below 2^(i/4) ns (i < 128). */
 void rs_bridge_read_busy(const rs_bridge *bridge, uint64_t *buckets);
@@ -287,7 +302,8 @@ typedef struct {
     int priority; /* SCHED_FIFO priority to try for; 0: none */
 } rs_null_config;
 
-/* `blocks` is copied; `source` and `capture` must outlive the device. */
+/* `blocks` is copied; `source` and `capture` must outlive the device.  `in` is the bridge's; NULL if
+ * it has none, which only a clocked device can do with. */
 rs_null *rs_null_new(const rs_null_config *config, rs_bridge *bridge, const rs_ring *in);
 int rs_null_start(rs_null *device); /* 0 or an errno */
 void rs_null_stop(rs_null *device); /* at once; joins the thread */

@@ -80,6 +80,10 @@ struct rs_bridge {
     counter busy_max;
     counter busy_total;
     counter busy[BUSY_BUCKETS];
+
+    _Atomic uint64_t mark_version; /* odd while the two below do not belong together */
+    _Atomic uint64_t mark_frames;
+    _Atomic uint64_t mark_time;
 };
 
 static uint64_t get(const counter *count) {
@@ -110,16 +114,18 @@ static int valid(const rs_bridge_config *config, const rs_ring *in, const rs_rin
     const int output = config->out_channels > 0;
     const uint64_t hop = config->hop;
     const uint64_t block = config->max_block;
-    return in != NULL && config->max_block > 0 && config->max_block <= MAX_BLOCK &&
+    return config->max_block > 0 && config->max_block <= MAX_BLOCK &&
            config->guard > 0 && config->guard <= MAX_BLOCK && config->latency <= MAX_LATENCY &&
-           config->longest <= MAX_LATENCY &&
-           config->in_channels <= MAX_CHANNELS && rs_ring_channels(in) == config->channels &&
+           config->longest <= MAX_LATENCY && config->in_channels <= MAX_CHANNELS &&
+           config->music <= config->channels &&
            config->hop > 0 && config->ceiling > 0 && isfinite(config->ceiling) &&
            (out != NULL || !output) &&
            /* What one callback owes and the next brings must fit at once beside a hop half
             * gathered, or input once lost would be lost for ever; likewise a worker that can write
             * no hop must mean that there is a block and the guard to play. */
-           rs_ring_capacity(in) >= hop + 2 * block + config->guard &&
+           (in == NULL ? output && config->in_channels == 0 && config->channels == 0
+                       : rs_ring_channels(in) == config->channels &&
+                             rs_ring_capacity(in) >= hop + 2 * block + config->guard) &&
            (!output || (rs_ring_channels(out) == config->out_channels &&
                         rs_ring_capacity(out) >= hop + block + config->guard &&
                         rs_ring_write_space(out) >= config->prefill));
@@ -140,6 +146,7 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
         delay *= 2;
     }
     bridge->config = *config;
+    bridge->config.music = config->music > 0 ? config->music : config->channels;
     bridge->in = in;
     bridge->out = out;
     bridge->wake = wake;
@@ -148,15 +155,22 @@ rs_bridge *rs_bridge_new(const rs_bridge_config *config, rs_ring *in, rs_ring *o
     atomic_init(&bridge->latency, config->latency);
     bridge->weight = (uint32_t)smaller(config->guard, config->prefill);
     bridge->volume = config->guard;
-    bridge->presence = (uint32_t)smaller(config->guard, rs_ring_write_space(in));
     atomic_init(&bridge->dry, 1.0F);
-    bridge->mapped = samples(config->max_block, config->channels);
-    if (config->out_channels > 0) {
-        bridge->delayed = samples(delay, config->channels);
-        bridge->nowhere = samples(config->max_block, config->out_channels);
+    int made = 1;
+    if (in != NULL) {
+        bridge->presence = (uint32_t)smaller(config->guard, rs_ring_write_space(in));
+        bridge->mapped = samples(config->max_block, config->channels);
+        made = bridge->mapped != NULL;
     }
-    if (bridge->mapped == NULL ||
-        (config->out_channels > 0 && (bridge->delayed == NULL || bridge->nowhere == NULL))) {
+    if (in != NULL && config->out_channels > 0) {
+        bridge->delayed = samples(delay, config->channels);
+        made = made && bridge->delayed != NULL;
+    }
+    if (config->out_channels > 0) {
+        bridge->nowhere = samples(config->max_block, config->out_channels);
+        made = made && bridge->nowhere != NULL;
+    }
+    if (!made) {
         rs_bridge_free(bridge);
         errno = ENOMEM;
         return NULL;
@@ -190,21 +204,23 @@ uint32_t rs_bridge_out_channels(const rs_bridge *bridge) {
 
 /* ---- input --------------------------------------------------------------------------------- */
 
+/* The recording that enters instead of the music. */
+static void replace(rs_bridge *bridge, uint64_t frames) {
+    const uint32_t to = bridge->config.channels;
+    const uint32_t music = bridge->config.music;
+    for (uint64_t i = 0; i < frames; i++) {
+        memcpy(bridge->mapped + i * to, bridge->source + bridge->source_place * music,
+               music * sizeof(float));
+        bridge->source_place = (bridge->source_place + 1) % bridge->source_frames;
+    }
+}
+
 /* The device's channels become the ring's. */
 static void map(rs_bridge *bridge, const float *input, uint64_t frames) {
     const uint32_t from = bridge->config.in_channels;
     const uint32_t to = bridge->config.channels;
     float *mapped = bridge->mapped;
-    if (bridge->source != NULL) {
-        for (uint64_t i = 0; i < frames;) {
-            const uint64_t left = bridge->source_frames - bridge->source_place;
-            const uint64_t some = smaller(frames - i, left);
-            memcpy(mapped + i * to, bridge->source + bridge->source_place * to,
-                   (size_t)(some * to) * sizeof(float));
-            bridge->source_place = some < left ? bridge->source_place + some : 0;
-            i += some;
-        }
-    } else if (input == NULL || from == 0) {
+    if (input == NULL || from == 0) {
         memset(mapped, 0, (size_t)(frames * to) * sizeof(float));
     } else if (from == to) {
         memcpy(mapped, input, (size_t)(frames * to) * sizeof(float));
@@ -223,6 +239,9 @@ static void map(rs_bridge *bridge, const float *input, uint64_t frames) {
                 mapped[i * to + c] = c < from ? input[i * from + c] : padding;
             }
         }
+    }
+    if (bridge->source != NULL) {
+        replace(bridge, frames);
     }
 }
 
@@ -262,7 +281,7 @@ static void record(rs_bridge *bridge, uint64_t frames, uint64_t *patience) {
     *patience -= silence;
     bridge->owed -= silence;
     const uint64_t written = rs_ring_write(bridge->in, bridge->mapped, present(bridge, frames));
-    bridge->owed += frames - written;
+    bridge->owed += bridge->config.lossy ? 0 : frames - written;
     add(&bridge->overflow_frames, frames - written);
 }
 
@@ -297,9 +316,9 @@ static void blend(const rs_bridge *bridge, const float *wet, uint64_t position, 
     const rs_bridge_config *config = &bridge->config;
     const float share = (float)bridge->weight / (float)config->guard;
     const uint64_t place = (position - bridge->lag) & bridge->delay_mask;
-    const float *dry = bridge->delayed + place * config->channels;
+    const float *dry = config->music > 0 ? bridge->delayed + place * config->channels : NULL;
     for (uint32_t c = 0; c < config->out_channels; c++) {
-        const float other = c < config->channels ? clean(dry[c], bridge->gain, config->ceiling) : 0;
+        const float other = c < config->music ? clean(dry[c], bridge->gain, config->ceiling) : 0;
         output[c] = bridge->weight > 0 ? wet[c] * share + other * (1 - share) : other;
     }
 }
@@ -412,6 +431,18 @@ static unsigned bucket(uint64_t nanoseconds) {
     return index < BUSY_BUCKETS ? index : BUSY_BUCKETS - 1;
 }
 
+/* Without fences, which ThreadSanitizer cannot see: each release publishes what was stored before. */
+static void mark(rs_bridge *bridge, uint64_t time) {
+    const uint64_t version = atomic_load_explicit(&bridge->mark_version, memory_order_relaxed);
+    const uint64_t frames = bridge->in != NULL
+                                ? rs_ring_written(bridge->in) + bridge->owed
+                                : rs_ring_consumed(bridge->out) + bridge->lacking;
+    atomic_store_explicit(&bridge->mark_version, version + 1, memory_order_relaxed);
+    atomic_store_explicit(&bridge->mark_frames, frames, memory_order_release);
+    atomic_store_explicit(&bridge->mark_time, time, memory_order_release);
+    atomic_store_explicit(&bridge->mark_version, version + 2, memory_order_release);
+}
+
 static void account(rs_bridge *bridge, uint64_t start, uint64_t frames, unsigned long flags,
                     int late) {
     const uint64_t busy = rs_now() - start;
@@ -461,11 +492,13 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
 
     for (uint64_t done = 0; done < frames;) {
         const uint64_t block = smaller(frames - done, config->max_block);
-        map(bridge, from, block);
-        if (config->out_channels > 0) {
-            remember(bridge, block);
+        if (bridge->in != NULL) {
+            map(bridge, from, block);
+            if (config->out_channels > 0) {
+                remember(bridge, block);
+            }
+            record(bridge, block, &patience);
         }
-        record(bridge, block, &patience);
         if (config->out_channels > 0) {
             float *played = to != NULL ? to : bridge->nowhere;
             late |= play(bridge, played, block);
@@ -479,7 +512,9 @@ int rs_bridge_callback(const void *input, void *output, unsigned long frames, co
         to = to != NULL ? to + block * config->out_channels : NULL;
     }
 
-    if (bridge->wake != NULL && rs_ring_read_space(bridge->in) >= config->hop) {
+    mark(bridge, start);
+    if (bridge->wake != NULL && bridge->in != NULL &&
+        rs_ring_read_space(bridge->in) >= config->hop) {
         rs_wake_post(bridge->wake);
     }
     account(bridge, start, frames, status_flags, late);
@@ -525,6 +560,20 @@ int rs_bridge_finished(const rs_bridge *bridge) {
 
 uint64_t rs_bridge_debt(const rs_bridge *bridge) {
     return get(&bridge->debt);
+}
+
+int rs_bridge_mark(const rs_bridge *bridge, rs_mark *mark) {
+    enum { ATTEMPTS = 100 };
+    for (int i = 0; i < ATTEMPTS; i++) {
+        const uint64_t version = atomic_load_explicit(&bridge->mark_version, memory_order_acquire);
+        mark->frames = atomic_load_explicit(&bridge->mark_frames, memory_order_acquire);
+        mark->time = atomic_load_explicit(&bridge->mark_time, memory_order_acquire);
+        if (version > 0 && version % 2 == 0 &&
+            atomic_load_explicit(&bridge->mark_version, memory_order_relaxed) == version) {
+            return 1;
+        }
+    }
+    return 0;
 }
 
 void rs_bridge_read_stats(const rs_bridge *bridge, rs_bridge_stats *stats) {

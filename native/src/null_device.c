@@ -38,7 +38,7 @@ rs_null *rs_null_new(const rs_null_config *config, rs_bridge *bridge, const rs_r
             largest = config->blocks[i] > largest ? config->blocks[i] : largest;
         }
     }
-    if (sum == 0 || bridge == NULL || in == NULL ||
+    if (sum == 0 || bridge == NULL || (in == NULL && !config->clocked) ||
         !(config->samplerate >= 1 && config->samplerate <= 1e9) ||
         (config->loop && config->source != NULL && config->source_frames == 0)) {
         errno = EINVAL;

@@ -65,7 +65,8 @@ static void any_block_any_channels(int mirror) {
         const uint32_t from = ins[combination % 5];
         const uint32_t to = middles[combination / 5 % 3];
         const uint32_t last = outs[combination / 15];
-        const rs_bridge_config config = {from, to, last, MAX, HOP, GUARD, prefill, prefill, 0.9F, 0};
+        const rs_bridge_config config = {from,    to,      last, MAX, HOP, GUARD,
+                                         prefill, prefill, 0.9F, 0,   0,   0};
         rs_ring *in = rs_ring_new(HOP + 2 * LARGEST + GUARD, to, mirror);
         rs_ring *out = last > 0 ? rs_ring_new(prefill + HOP + LARGEST, last, mirror) : NULL;
         rs_wake *wake = rs_wake_new();
@@ -115,7 +116,7 @@ static void any_block_any_channels(int mirror) {
 }
 
 static void missing_sides_are_silence(void) {
-    const rs_bridge_config config = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F, 0};
+    const rs_bridge_config config = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F, 0, 0, 0};
     rs_ring *in = rs_ring_new(1024, 2, 0);
     rs_ring *out = rs_ring_new(1024, 2, 0);
     rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
@@ -146,7 +147,7 @@ static void missing_sides_are_silence(void) {
  * silent. */
 static void lost_input_keeps_its_place(void) {
     enum { MAX = 32, CAPACITY = 1024, GUARD = 64 };
-    const rs_bridge_config config = {1, 1, 0, MAX, 64, GUARD, 0, 0, 1.0F, 0};
+    const rs_bridge_config config = {1, 1, 0, MAX, 64, GUARD, 0, 0, 1.0F, 0, 0, 0};
     uint64_t seed = 11;
     for (int trial = 0; trial < 50; trial++) {
         rs_ring *in = rs_ring_new(CAPACITY, 1, 0);
@@ -194,7 +195,7 @@ static void lost_input_keeps_its_place(void) {
 /* Nothing is ever delivered: what is heard is the input, late by the latency. */
 static void dry_is_delayed_clipped_and_slewed(void) {
     enum { GUARD = 64, LATENCY = 100, MAX = 48, FRAMES = 2000 };
-    const rs_bridge_config config = {1, 1, 2, MAX, 64, GUARD, 0, LATENCY, 0.75F, 0};
+    const rs_bridge_config config = {1, 1, 2, MAX, 64, GUARD, 0, LATENCY, 0.75F, 0, 0, 0};
     rs_ring *in = rs_ring_new(4 * FRAMES, 1, 0);
     rs_ring *out = rs_ring_new(256, 2, 0);
     rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
@@ -237,7 +238,7 @@ static void dry_is_delayed_clipped_and_slewed(void) {
 
 static void finishing_fades_to_silence(int wet) {
     enum { GUARD = 64, BLOCK = 24, PREFILL = 4096 };
-    const rs_bridge_config config = {1, 1, 1, BLOCK, 64, GUARD, 0, 0, 1.0F, 0};
+    const rs_bridge_config config = {1, 1, 1, BLOCK, 64, GUARD, 0, 0, 1.0F, 0, 0, 0};
     rs_ring *in = rs_ring_new(2 * PREFILL, 1, 0);
     rs_ring *out = rs_ring_new(PREFILL, 1, 0);
     rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
@@ -274,10 +275,103 @@ static void finishing_fades_to_silence(int wet) {
     rs_ring_free(out);
 }
 
+/* A second device: what finds no room is lost, and the rest goes on at once when there is some. */
+static void lossy_input_owes_nothing(void) {
+    enum { MAX = 32, CAPACITY = 512, GUARD = 64 };
+    const rs_bridge_config config = {1, 1, 0, MAX, 1, GUARD, 0, 0, 1.0F, 0, 0, 1};
+    rs_ring *in = rs_ring_new(CAPACITY, 1, 0);
+    rs_bridge *bridge = rs_bridge_new(&config, in, NULL, NULL);
+    float ones[MAX];
+    for (int i = 0; i < MAX; i++) {
+        ones[i] = 1;
+    }
+    rs_mark mark;
+    CHECK(rs_bridge_mark(bridge, &mark) == 0);
+    for (int call = 0; call < 1000; call++) {
+        const uint64_t before = rs_now();
+        rs_bridge_callback(ones, NULL, MAX, NULL, 0, bridge);
+        CHECK(rs_bridge_mark(bridge, &mark) == 1);
+        CHECK(mark.frames == rs_ring_written(in) && mark.time >= before && mark.time <= rs_now());
+    }
+    CHECK(rs_ring_written(in) <= CAPACITY);
+    float last = 1;
+    for (int call = 0; call < 100; call++) {
+        float sample;
+        while (rs_ring_read(in, &sample, 1) == 1) {
+            CHECK(fabsf(sample - last) < 1.001F / GUARD);
+            last = sample;
+        }
+        CHECK(last == (call == 0 ? 0 : last) && (call < 3 || last == 1));
+        rs_bridge_callback(ones, NULL, MAX, NULL, 0, bridge);
+    }
+    rs_bridge_free(bridge);
+    rs_ring_free(in);
+}
+
+/* A second output: no input ring, silence until there is something, nothing after its time. */
+static void an_output_alone(void) {
+    enum { MAX = 32, GUARD = 64 };
+    const rs_bridge_config config = {0, 0, 2, MAX, 1, GUARD, 0, 0, 1.0F, 0, 0, 0};
+    rs_ring *out = rs_ring_new(1024, 2, 0);
+    rs_bridge *bridge = rs_bridge_new(&config, NULL, out, NULL);
+    CHECK(bridge != NULL);
+    float played[2 * MAX];
+    rs_mark mark;
+    rs_bridge_callback(NULL, played, MAX, NULL, 0, bridge);
+    CHECK(played[0] == 0 && played[2 * MAX - 1] == 0);
+    CHECK(rs_bridge_mark(bridge, &mark) == 1 && mark.frames == MAX);
+    float tone[2 * 512];
+    for (int i = 0; i < 2 * 512; i++) {
+        tone[i] = 0.5F;
+    }
+    CHECK(rs_ring_write(out, tone, 512) == 512);
+    for (int call = 0; call < 4; call++) {
+        rs_bridge_callback(NULL, played, MAX, NULL, 0, bridge);
+        CHECK(fabsf(played[2 * MAX - 1] - 0.5F * fminf(1, (float)(call + 1) * MAX / GUARD)) < 1e-6F);
+    }
+    CHECK(rs_bridge_mark(bridge, &mark) == 1 && mark.frames == 5 * MAX);
+    CHECK(rs_ring_consumed(out) == 5 * MAX);
+    for (int call = 0; call < 20; call++) {
+        rs_bridge_callback(NULL, played, MAX, NULL, 0, bridge);
+    }
+    rs_bridge_stats stats;
+    rs_bridge_read_stats(bridge, &stats);
+    CHECK(stats.fades == 1 && stats.debt == 25 * MAX - 512 && played[0] == 0);
+    CHECK(rs_bridge_mark(bridge, &mark) == 1 && mark.frames == 25 * MAX);
+    rs_bridge_free(bridge);
+    rs_ring_free(out);
+}
+
+/* The dry signal is of the music alone, and a recording replaces nothing else. */
+static void more_than_the_music(void) {
+    enum { BLOCK = 32, GUARD = 64 };
+    const rs_bridge_config config = {2, 2, 2, BLOCK, 32, GUARD, 0, 0, 1.0F, 0, 1, 0};
+    rs_ring *in = rs_ring_new(1024, 2, 0);
+    rs_ring *out = rs_ring_new(1024, 2, 0);
+    rs_bridge *bridge = rs_bridge_new(&config, in, out, NULL);
+    const float song[3] = {0.1F, 0.2F, 0.3F};
+    rs_bridge_play(bridge, song, 3);
+    float heard[2 * BLOCK];
+    float played[2 * BLOCK];
+    float entered[2 * BLOCK];
+    for (int i = 0; i < 2 * BLOCK; i++) {
+        heard[i] = i % 2 == 0 ? 0.9F : 0.7F;
+    }
+    rs_bridge_callback(heard, played, BLOCK, NULL, 0, bridge);
+    CHECK(rs_ring_read(in, entered, BLOCK) == BLOCK);
+    for (int i = 0; i < BLOCK; i++) {
+        CHECK(entered[2 * i] == song[i % 3] && entered[2 * i + 1] == 0.7F);
+        CHECK(played[2 * i] == song[i % 3] && played[2 * i + 1] == 0);
+    }
+    rs_bridge_free(bridge);
+    rs_ring_free(in);
+    rs_ring_free(out);
+}
+
 static void nonsense_is_refused(void) {
     rs_ring *in = rs_ring_new(256, 2, 0);
     rs_ring *out = rs_ring_new(256, 2, 0);
-    const rs_bridge_config good = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F, 0};
+    const rs_bridge_config good = {2, 2, 2, 64, 64, 64, 256, 256, 1.0F, 0, 0, 0};
     rs_bridge_config bad;
     rs_bridge_free(rs_bridge_new(&good, in, out, NULL));
     rs_ring_read(out, NULL, 256);
@@ -300,6 +394,7 @@ static void nonsense_is_refused(void) {
     REFUSED(guard, UINT32_MAX);
     REFUSED(prefill, 257);
     REFUSED(latency, UINT64_MAX);
+    REFUSED(music, 3);
     REFUSED(ceiling, 0);
     REFUSED(ceiling, (float)NAN);
     REFUSED(ceiling, (float)INFINITY);
@@ -319,6 +414,9 @@ int main(void) {
     dry_is_delayed_clipped_and_slewed();
     finishing_fades_to_silence(0);
     finishing_fades_to_silence(1);
+    lossy_input_owes_nothing();
+    an_output_alone();
+    more_than_the_music();
     nonsense_is_refused();
     return 0;
 }

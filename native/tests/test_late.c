@@ -184,7 +184,7 @@ static void trial(uint64_t seed) {
     const uint64_t prefill = hop - 1 + largest + guard;
     s.config = (rs_bridge_config){
         CHANNELS, CHANNELS, BUSES, max, hop, guard, prefill, prefill + pick(&seed, 500), CEILING,
-        0};
+        0, 0, 0};
     s.weight = guard;
     s.presence = guard;
     /* Now and then a ring so small that sleeping also loses input. */

@@ -41,7 +41,7 @@ static void *work(void *argument) {
 /* `prefill` in whole hops keeps every claim in one piece. */
 static void open(scene *s, uint64_t stop_after) {
     const uint64_t prefill = (PREFILL + HOP - 1) / HOP * HOP;
-    const rs_bridge_config config = {2, 2, 2, LARGEST, HOP, GUARD, prefill, prefill, 1.0F, 0};
+    const rs_bridge_config config = {2, 2, 2, LARGEST, HOP, GUARD, prefill, prefill, 1.0F, 0, 0, 0};
     s->in = rs_ring_new(1024, 2, 0);
     s->out = rs_ring_new(1024, 2, 0);
     s->wake = rs_wake_new();
