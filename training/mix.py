@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soxr
 from scipy.signal import fftconvolve, sosfilt
 
+from training.harmony import agreement, chroma
 from training.shards import SAMPLE_RATE, Audio, Clip, clips, groups, read
 
 # Shares of the vocal sources; what is missing on disk gives its share to the others.
@@ -30,6 +33,7 @@ MODES = {"mix": 0.74, "instrumental": 0.2, "voice": 0.05, "silence": 0.01}
 # becomes another singer's, from a heavier to a child's.
 MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.75, 1.33)
 POOL, FRESH = 60, 0.45  # stems kept; share of those prepared anew
+CANDIDATES, IN_KEY = 8, 0.7  # voices of which the one in key is taken; share of such mixtures
 GROUP_POWER = 0.5  # a group's weight grows with the root of its length
 
 
@@ -104,6 +108,14 @@ def reverberate(rng: np.random.Generator, audio: Audio) -> Audio:
     return out
 
 
+@dataclass(frozen=True)
+class Stem:
+    """Prepared: of level one, `audio (samples, 2)`, with its `training.harmony.chroma`."""
+
+    audio: Audio
+    chroma: npt.NDArray[np.float64]
+
+
 class Mixer:
     """Endless batches from the shards in `folder`, reproducible from `seed` and their contents."""
 
@@ -118,8 +130,8 @@ class Mixer:
                     (sum(c.frames for c in members) ** GROUP_POWER, members)
                     for _, members in groups(items)
                 ]
-        self.voices: deque[Audio] = deque(maxlen=POOL)
-        self.backings: deque[Audio] = deque(maxlen=POOL)
+        self.voices: deque[Stem] = deque(maxlen=POOL)
+        self.backings: deque[Stem] = deque(maxlen=POOL)
 
     def _kind(self, shares: dict[str, float]) -> str:
         present = {kind: share for kind, share in shares.items() if kind in self.found}
@@ -213,11 +225,15 @@ class Mixer:
             music = compress(self.rng, music)
         return (music / (level_of(music) + 1e-5)).astype(np.float32)
 
-    def _drawn(self, pool: deque[Audio], fresh: bool, voice: bool) -> Audio:
-        if fresh or len(pool) < POOL // 2:
-            pool.append(self._voice() if voice else self._backing())
-            return pool[-1]
-        return pool[int(self.rng.integers(len(pool)))]
+    def _drawn(self, pool: deque[Stem], voice: bool, partner: Stem | None = None) -> Stem:
+        """A stem of the pool; for most partners the one of several that is best in their key."""
+        if self.rng.random() < FRESH or len(pool) < POOL // 2:
+            audio = self._voice() if voice else self._backing()
+            pool.append(Stem(audio, chroma(audio)))
+        if partner is None or self.rng.random() > IN_KEY:
+            return pool[int(self.rng.integers(len(pool)))]
+        found = [pool[int(self.rng.integers(len(pool)))] for _ in range(CANDIDATES)]
+        return max(found, key=lambda stem: agreement(stem.chroma, partner.chroma))
 
     def _varied(self, audio: Audio) -> Audio:
         """Channel swap, polarity and rotation in time of a stem used again."""
@@ -232,10 +248,12 @@ class Mixer:
         mode = str(rng.choice(list(MODES), p=list(MODES.values())))
         silence = np.zeros((self.samples, 2), np.float32)
         voice, music = silence, silence
-        if mode in ("mix", "voice"):
-            voice = self._varied(self._drawn(self.voices, rng.random() < FRESH, True))
+        partner = None
         if mode in ("mix", "instrumental"):
-            music = self._varied(self._drawn(self.backings, rng.random() < FRESH, False))
+            partner = self._drawn(self.backings, voice=False)
+            music = self._varied(partner.audio)
+        if mode in ("mix", "voice"):
+            voice = self._varied(self._drawn(self.voices, voice=True, partner=partner).audio)
         voice = voice * np.float32(decibels(float(np.clip(rng.normal(-2, 5), -15, 12))))
         width = rng.choice([0.0, 0.1, 1.0], p=[0.3, 0.1, 0.6])
         if width < 1:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.resources import files
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from realtime_sep.dsp.bands import band_edges
 
 State = list[Tensor]
 
@@ -163,17 +167,87 @@ class Block(nn.Module):
         return x + self.channel_out(up * F.leaky_relu(gate, SLOPE)), h[:, -1]
 
 
+class Prior(nn.Module):
+    """The mask that the trained dictionary of the `nmf` separator finds for a frame by itself.
+
+    Sums of known spectra cannot learn an act by heart, so this mask errs at other places than a
+    network's.  It is frozen: neither its atoms nor its input get a gradient.
+    """
+
+    EXPONENT, LEAST = 0.3, 1e-20  # as in `separators.nmf`
+
+    def __init__(self, n_fft: int = 2048, samplerate: int = 44100) -> None:
+        super().__init__()
+        path = files("realtime_sep.separators") / "dictionaries" / "kl.npz"
+        with path.open("rb") as file, np.load(file) as stored:
+            self.updates, self.voices = int(stored["updates"]), len(stored["voice"])
+            atoms = np.concatenate([stored["voice"], stored["music"]]).astype(np.float32)
+            exponent, offset = stored["exponent"], stored["offset"]
+        edges = band_edges(n_fft, samplerate)
+        # Band of every bin; the last goes on to the end, and bin 0 is no voice's.
+        band = np.searchsorted(edges, np.arange(n_fft // 2 + 1), "right") - 1
+        averages = np.zeros((n_fft // 2 + 1, len(edges) - 1), np.float32)
+        inside = (np.arange(len(band)) >= edges[0]) & (np.arange(len(band)) < edges[-1])
+        averages[np.flatnonzero(inside), band[inside]] = 1
+        sounding = (np.arange(len(band)) >= edges[0]).astype(np.float32)
+        for name, value in {
+            "atoms": atoms / atoms.sum(1, keepdims=True),
+            "exponent": exponent,
+            "offset": offset,
+            "averages": averages / averages.sum(0),
+            "sounding": sounding,
+            "band": np.clip(band, 0, len(edges) - 2),
+        }.items():
+            self.register_buffer(name, torch.from_numpy(value))
+
+    @torch.no_grad()
+    def forward(self, power: Tensor) -> Tensor:
+        """`power` `[batch, frames, bins]` of a level about one → mask of the same shape, 0 to 1."""
+        with torch.autocast(power.device.type, enabled=False):
+            return self.widened(self.share(power.float() @ self.averages))
+
+    def share(self, bands: Tensor) -> Tensor:
+        """Mean power of every band, float32 `[…, bands]` → the voice's share of it."""
+        v = bands.clamp_min(self.LEAST) ** self.EXPONENT
+        v = v / v.mean(-1, keepdim=True)
+        h = (v.sum(-1, keepdim=True) / len(self.atoms)).expand(*v.shape[:-1], len(self.atoms))
+        for _ in range(self.updates):
+            h = h * ((v / (h @ self.atoms + 1e-7)) @ self.atoms.T)
+        voice = h[..., : self.voices] @ self.atoms[: self.voices]
+        music = h[..., self.voices :] @ self.atoms[self.voices :]
+        odds = torch.log(voice + 1e-9) - torch.log(music + 1e-9)
+        return torch.sigmoid(self.exponent * odds + self.offset)
+
+    def widened(self, bands: Tensor) -> Tensor:
+        """A value of every bin `[…, bins]` from one of every band: nought in bin 0."""
+        return bands[..., self.band] * self.sounding
+
+
 @dataclass(frozen=True)
 class UNetConfig:
     """Patches as (first bin, end bin, bins per patch); channels of the four levels.
 
-    `blocks` with memory are at the bottom, and one more on each of the `upper` levels.
+    `blocks` with memory are at the bottom, and one more on each of the `upper` levels.  With a
+    `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.
+    Without `phase` the network sees magnitudes and the panorama, and its masks are real.
     """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
     channels: tuple[int, ...] = (32, 48, 64, 96)
     blocks: int = 3
     upper: tuple[int, ...] = ()
+    prior: bool = False
+    phase: bool = True
+
+    @property
+    def features(self) -> int:
+        """Per bin, of the input."""
+        return (6 if self.phase else 3) + self.prior
+
+    @property
+    def parts(self) -> int:
+        """Per bin, of the masks of mid and side."""
+        return 4 if self.phase else 2
 
     @property
     def positions(self) -> int:
@@ -223,15 +297,17 @@ class UNet(nn.Module):
     mask per bin for the mid and one for the side signal, real and imaginary part bounded by 2.
     """
 
-    features = 6
-
     def __init__(self, config: UNetConfig = UNetConfig(), hop: int = 512) -> None:
         super().__init__()
         self.config = config
+        if config.prior:
+            self.prior = Prior()
+            bins = sum(end - start for start, end, _ in config.patches)
+            self.trust = nn.Parameter(torch.zeros(bins, 1))  # logit of the prior's part
         first, *rest = config.channels
         self.level = RunningLevel(hop)
         self.embed = nn.ModuleList(
-            nn.Linear(size * self.features, first) for _, _, size in config.patches
+            nn.Linear(size * config.features, first) for _, _, size in config.patches
         )
         self.position = nn.Parameter(torch.randn(config.positions, first) * 0.1)
         pairs = list(zip(config.channels, rest, strict=False))
@@ -249,7 +325,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Up(narrow, wide) for wide, narrow in reversed(pairs))
         self.refine = nn.Conv2d(first, first, (1, 3), padding=(0, 1))
         self.out = nn.ModuleList(
-            nn.Linear(first + size * self.features, 4 * size) for _, _, size in config.patches
+            nn.Linear(first + size * config.features, config.parts * size)
+            for _, _, size in config.patches
         )
         with torch.no_grad():
             for layer in self.out:
@@ -280,7 +357,19 @@ class UNet(nn.Module):
         level, level_state = self.level(power.mean((2, 3, 4)) / 2, state[0])
         twice = 2 * level[:, :, None, None, None]
         root = torch.sqrt(torch.sqrt(power / twice.square() + 1e-8))
-        features = cast(torch.cat([root, both / (twice * root)], -1).flatten(-2))
+        if self.config.phase:
+            features = torch.cat([root, both / (twice * root)], -1).flatten(-2)
+        else:
+            mid, side = both.unbind(-2)
+            total = power.sum((-1, -2)) + 1e-6 * level[:, :, None].square()
+            panorama = 2 * (mid * side).sum(-1) / total  # the left's share less the right's
+            features = torch.cat([root.squeeze(-1), panorama[..., None]], -1)
+        if self.config.prior:
+            # Mean power of the two channels, in parts of the running level.
+            loudness = power.sum((-1, -2)) / twice.squeeze(-1).squeeze(-1).square()
+            prior = self.prior(loudness)
+            features = torch.cat([features, prior[..., None]], -1)
+        features = cast(features)
         folded = [
             features[:, :, start:end].reshape(batch, frames, (end - start) // size, -1)
             for start, end, size in self.config.patches
@@ -311,23 +400,36 @@ class UNet(nn.Module):
             width = x.shape[-1]
             from_x = F.linear(x[:, :, first : first + count], layer.weight[:, :width], layer.bias)
             from_own = F.linear(own, layer.weight[:, width:])
-            parts.append((from_x + from_own).reshape(batch, frames, -1, 4))
+            parts.append((from_x + from_own).reshape(batch, frames, -1, self.config.parts))
             first += count
         mask = torch.tanh(torch.cat(parts, 2)).float()  # of what is twice as loud: bounded by 2
-        mask = F.pad(mask, (0, 0, 0, bins - mask.shape[2])).reshape(batch, frames, bins, 2, 2)
-        voice = complex_product(both, mask)
+        mask = mask.unflatten(-1, (2, -1))
+        if self.config.prior:
+            part = torch.sigmoid(self.trust)
+            known = part * prior[:, :, : mask.shape[2], None] / 2
+            if self.config.phase:
+                known = torch.stack([known, torch.zeros_like(known)], -1)
+            else:
+                known = known[..., None]
+            mask = (1 - part[..., None]) * mask + known
+        mask = F.pad(mask, (0, 0, 0, 0, 0, bins - mask.shape[2]))
+        voice = complex_product(both, mask) if self.config.phase else both * mask
         mid, side = voice.unbind(-2)
         return torch.stack([mid + side, mid - side], 1), [after[name] for name in names]
 
 
 MODELS = {
-    "unet": (UNetConfig(blocks=4, upper=(2,)), Geometry()),
+    "unet": (UNetConfig(blocks=4, upper=(2,), prior=True, phase=False), Geometry()),
     "unet-live": (UNetConfig(blocks=4, upper=(2,)), Geometry(synthesis=512, hop=256)),
 }
 
 
-def build(name: str) -> tuple[UNet, Geometry]:
+def build(name: str) -> tuple[nn.Module, Geometry]:
     """A fresh network of a named model and the geometry of its frames."""
+    if name == "lstm":
+        from training.lstm import Recurrent  # made of the parts above
+
+        return Recurrent(), Geometry()
     config, geometry = MODELS[name]
     return UNet(config, geometry.hop), geometry
 
@@ -337,9 +439,26 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
     """Take over the weights of the same network, or of a smaller one that this has grown from.
 
     Blocks that `weights` lack begin as the identity, so that the grown network starts with the
-    small one's output.  `hop_ratio` is this hop over the other's: the memories keep their lengths
-    in seconds (nearly: their gates, as functions of the input, are shifted, not rescaled).
+    small one's output; one that is given a prior starts with the mean of the two.  `hop_ratio` is
+    this hop over the other's: the memories keep their lengths in seconds (nearly: their gates, as
+    functions of the input, are shifted, not rescaled).
     """
+    weights = dict(weights)
+    config = network.config
+    if config.prior and "trust" not in weights:
+        for i, (_, _, size) in enumerate(config.patches):
+            for key in (f"embed.{i}.weight", f"out.{i}.weight"):
+                own = weights[key]
+                inner = own.shape[1] - 6 * size
+                bins = own[:, inner:].unflatten(1, (size, 6))
+                if not config.phase:  # of mid and side the magnitudes only; no panorama yet
+                    bins = F.pad(bins[..., [0, 3]], (0, 1))
+                weights[key] = torch.cat([own[:, :inner], F.pad(bins, (0, 1)).flatten(1)], 1)
+            if not config.phase:
+                for key in (f"out.{i}.weight", f"out.{i}.bias"):
+                    weights[key] = weights[key].unflatten(0, (size, 4))[:, [0, 2]].flatten(0, 1)
+        weights["trust"] = torch.zeros_like(network.trust)
+        weights |= {f"prior.{key}": value for key, value in network.prior.state_dict().items()}
     missing, unexpected = network.load_state_dict(weights, strict=False)
     for name, part in network.named_modules():
         if isinstance(part, Block):
