@@ -1,0 +1,48 @@
+"""What we ask of others, we keep: the kit over everything that is built in, bit for bit."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+
+from realtime_sep.plugins import EFFECTS
+from realtime_sep.testing import check_effect, check_separator
+
+OWN = sorted(
+    point.name
+    for point in entry_points(group=EFFECTS)
+    if point.value.startswith("realtime_sep.")  # not what else is installed here
+)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_effects(name: str) -> None:
+    check_effect(name, tolerance=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("identity", {}),
+        ("identity", {"options": {"hop": 7}}),
+        ("center", {}),
+        ("center", {"options": {"profile": "studio"}}),
+        ("center-plain", {}),
+        ("hpss", {}),
+        ("hpss", {"options": {"lookahead": 4}}),
+        ("nmf", {"options": {"profile": "studio"}}),
+        ("repet-sim", {}),
+        ("center+nmf", {}),
+    ],
+    ids=str,
+)
+def test_separators(name: str, settings: dict[str, Any]) -> None:
+    check_separator(name, tolerance=0.0, **settings)
+
+
+@pytest.mark.slow
+def test_the_shipped_network() -> None:
+    pytest.importorskip("onnxruntime", reason="runs the network")
+    check_separator("unet", layouts=(2,), realtime=1.0)
