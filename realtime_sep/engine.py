@@ -3,28 +3,35 @@
 It knows no device, no thread and no clock, and is deterministic: equal hops give equal samples,
 live or offline.  Signal flow of one hop:
 
-    input ▶ sanitise ▶ strand ▶ faders ▶ effects ▶ bypass ▶ master ▶ limiter ▶ "mix" bus
-                  └─▶ delay (dry) ──┘        └──▶ delay ─┘
-                                └──▶ delay ────────────────────────────────▶ stem buses
+    input ▶ sanitise ▶ strand ▶ chain and delay of each stem ▶ faders ▶ mix chain ▶ ends ▶ limiter
+                                    │                  └── dry ──┘ └──▶ delay ──────┘        │
+                                    └────▶ delay ──▶ stem buses                         "mix" bus
 
 A strand is a separator, its guard, and the dry signal aligned with it.  A switch runs the next
 strand beside the current one until it knows the music, and crossfades; nothing else notices.
+
+Chains of effects are at the stems, after the separator and before the faders, and on the mix, after
+them.  Every signal is delayed so that all that meet are in time, whatever the latency of a chain;
+the delays change with the chains, by the same fade.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
-from realtime_sep.dsp.delay import Delay
+from realtime_sep.dsp.delay import Delay, ShiftingDelay
 from realtime_sep.dsp.faders import Faders, crossfade
 from realtime_sep.dsp.guard import StemGuard, sanitise
 from realtime_sep.dsp.limiter import Limiter
 from realtime_sep.dsp.meters import Loudness, peak
 from realtime_sep.effects import Effect
+from realtime_sep.effects.chain import Chain, Edit, Slot
+from realtime_sep.effects.slot import FADE
 from realtime_sep.errors import UsageError, unknown
 from realtime_sep.parameters import Gains
 from realtime_sep.separators import Separator
@@ -87,13 +94,40 @@ class Strand:
             close()
 
 
+@dataclass(frozen=True)
+class _Latencies:
+    """Frames by which chains delay: each stem's, and the mix's."""
+
+    each: tuple[int, ...]
+    mix: int
+
+    @property
+    def stems(self) -> int:
+        """By which all stems are late, so that they are in time with each other."""
+        return max(self.each)
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A change of one chain, and of every delay that is to keep in time with it."""
+
+    edit: Edit
+    delays: tuple[tuple[ShiftingDelay, Delay], ...]
+
+    @property
+    def listening(self) -> int:
+        """Frames until everything has heard enough to be faded to."""
+        return max((self.edit.listening, *(other.frames for _, other in self.delays)))
+
+
 class Engine:
     """Runs one separator and what comes after it.
 
     Args:
         separator: fresh, for this engine alone.
         outputs: buses in the order in which their channels leave: "mix" or stem names.
-        effects: run in this order on the mix bus; not yet prepared.
+        chains: of effects, by place: a stem's name or "mix"; not yet prepared.
+        effects: short for a chain on the mix.
         limiter: hold -1 dBFS on the mix bus.
         key: of the first strand.
 
@@ -103,9 +137,12 @@ class Engine:
         mix: `(hop, channels)`, the mix bus of the last hop, `latency` late.
         faders: their `targets`, one per stem and one for the dry signal, may be written at any
             time; `steer` does it.
+        chains: of every place; empty where there is nothing.
         bad_hops, bad_input, limited_hops: counters of what was mended.
         switches: how often another separator has taken over.
+        edits: how often a chain has changed.
         retired: strands that are no longer heard, for somebody to close outside the hot path.
+        tap_delay: makes stems and dry signal, side by side, as late as the mix bus.
         peaks: linear, of the last hop: input, then each stem, then the mix bus.
     """
 
@@ -115,6 +152,7 @@ class Engine:
         *,
         outputs: Sequence[str] = (MIX,),
         effects: Sequence[Effect] = (),
+        chains: Mapping[str, Chain] | None = None,
         limiter: bool = True,
         key: object = None,
     ) -> None:
@@ -128,7 +166,6 @@ class Engine:
         if not info.stems or info.hop < 1 or info.channels < 1 or info.latency < 0:
             raise UsageError(f"{info.name!r} says of itself what cannot be: {info}")
         self.outputs = tuple(outputs)
-        self.effects = tuple(effects)
         self.hop, self.channels, self.samplerate = info.hop, info.channels, info.samplerate
         self.stem_names = info.stems
         self.bad_hops = self.bad_input = self.limited_hops = 0
@@ -151,20 +188,28 @@ class Engine:
         self._input: Float32 = np.zeros((self.hop, self.channels), np.float32)
         self._ends: Float32 = np.zeros((2, self.hop, self.channels), np.float32)
         self.mix: Float32 = np.zeros((self.hop, self.channels), np.float32)
-        for effect in self.effects:
-            effect.prepare(info.samplerate, self.channels, self.hop)
         self._limiter = Limiter(info.samplerate, self.channels) if limiter else None
-        self.effects_latency = sum(effect.latency for effect in self.effects)
         self.limiter_latency = self._limiter.latency if self._limiter else 0
-        self._bypass_delay = Delay(self.effects_latency, self.channels)
+
+        self.chains = self._make_chains(chains or {}, effects)
+        self.edits = 0
+        self._change: Change | None = None
+        self._faded = 0  # frames of the fade that are done; negative: yet to be listened to
+        self._fade = round(FADE * info.samplerate)
+        latencies = self._latencies()
+        self._stem_delays = [self._delay(latencies.stems - n) for n in latencies.each]
+        self._dry_delay = self._delay(latencies.stems)
+        self._bypass_delay = self._delay(latencies.mix)
+        self._late_delays: list[ShiftingDelay] = []
         self._buses = [
             (
                 slice(i * self.channels, (i + 1) * self.channels),
                 None if name == MIX else info.stems.index(name),
-                Delay(self.effects_latency + self.limiter_latency, self.channels),
+                self._late_delay(self.channels),
             )
             for i, name in enumerate(self.outputs)
         ]
+        self.tap_delay = self._late_delay((len(info.stems) + 1) * self.channels)
         self._out_shape = (self.hop, self.channels * len(self.outputs))
         self.loudness = Loudness(info.samplerate, self.channels, self.hop)
 
@@ -174,13 +219,19 @@ class Engine:
         return self._strand.separator
 
     @property
+    def effects_latency(self) -> int:
+        """Frames by which the chains make every bus later."""
+        latencies = self._latencies()
+        return latencies.stems + latencies.mix
+
+    @property
     def latency(self) -> int:
         """Frames by which every bus lags the input."""
         return self.separator.info.latency + self.effects_latency + self.limiter_latency
 
     @property
     def stems(self) -> Float32:
-        """`(stems, hop, channels)`, of the last hop, `separator.info.latency` late."""
+        """`(stems, hop, channels)`, of the last hop, after their chains; all equally late."""
         return self._sound[:-1]
 
     @property
@@ -211,21 +262,22 @@ class Engine:
     def reset(self) -> None:
         """Forget the past; faders and effect parameters stay where they are."""
         self._strand.reset()
-        for effect in self.effects:
-            effect.reset()
+        for chain in self.chains.values():
+            chain.reset()
         if self._limiter:
             self._limiter.reset()
-        self._bypass_delay.reset()
-        for _, _, delay in self._buses:
+        for delay, _ in self._alignment(self._latencies()):
             delay.reset()
         self._settle()
         self.loudness.reset()
 
     def close(self) -> None:
-        """Let go of what the separators hold."""
+        """Let go of what separators and effects hold."""
         for strand in (self._strand, self._next):
             if strand is not None:
                 strand.close()
+        for chain in self.chains.values():
+            chain.close()
 
     # ---- another separator
 
@@ -274,6 +326,115 @@ class Engine:
             self._strand, self._next = strand, None
             self.switches += 1
 
+    # ---- chains
+
+    def _make_chains(
+        self, given: Mapping[str, Chain], effects: Sequence[Effect]
+    ) -> dict[str, Chain]:
+        """A prepared chain for every place.
+
+        To put chains at another place: name it in `places`, let its signal pass through
+        `self.chains[name].process` somewhere in `process`, and, if what meets it there is to be in
+        time with it, give that a delay (`_delay`) and an entry in `_alignment`.  All the rest,
+        changes while it plays, parameters, presets, follows from the name.
+        """
+        chains = {place: given.get(place) or Chain() for place in self.places}
+        for place in given:
+            if place not in chains:
+                raise unknown("place of a chain", place, chains)
+        if effects:
+            if chains[MIX].slots:
+                raise UsageError("give effects or a chain on the mix, not both")
+            chains[MIX] = Chain.of(effects)
+        for chain in chains.values():
+            chain.prepare(self.samplerate, self.channels, self.hop)
+        return chains
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where chains are."""
+        return (*self.stem_names, MIX)
+
+    @property
+    def failed_effects(self) -> int:
+        """How many effects were taken out."""
+        return sum(chain.failures for chain in self.chains.values())
+
+    def _latencies(self, edit: Edit | None = None) -> _Latencies:
+        """Of the chains, as they are or will be."""
+
+        def of(place: str) -> int:
+            chain = self.chains[place]
+            return edit.latency if edit is not None and edit.chain is chain else chain.latency
+
+        return _Latencies(tuple(map(of, self.stem_names)), of(MIX))
+
+    def _alignment(self, latencies: _Latencies) -> list[tuple[ShiftingDelay, int]]:
+        """Every delay that depends on the chains, and how many frames it is to delay by."""
+        late = latencies.mix + self.limiter_latency
+        return [
+            *(
+                (d, latencies.stems - n)
+                for d, n in zip(self._stem_delays, latencies.each, strict=True)
+            ),
+            (self._dry_delay, latencies.stems),
+            (self._bypass_delay, latencies.mix),
+            *((d, late) for d in self._late_delays),
+        ]
+
+    def _delay(self, frames: int, channels: int | None = None) -> ShiftingDelay:
+        return ShiftingDelay(frames, channels or self.channels, self.hop, self._fade)
+
+    def _late_delay(self, channels: int) -> ShiftingDelay:
+        """Makes what is as late as the stems as late as the mix bus, and keeps it so."""
+        delay = self._delay(self._latencies().mix + self.limiter_latency, channels)
+        self._late_delays.append(delay)
+        return delay
+
+    def change(self, place: str, after: Sequence[Slot], resting: Sequence[Slot] = ()) -> Change:
+        """Make what `edit` wants, in any thread, one after another; see `Chain.edit`."""
+        edit = self.chains[place].edit(after, resting)
+        return Change(
+            edit,
+            tuple(
+                (delay, delay.another(frames))
+                for delay, frames in self._alignment(self._latencies(edit))
+                if frames != delay.frames
+            ),
+        )
+
+    @property
+    def editing(self) -> bool:
+        """Whether a chain is on its way to another one."""
+        return self._change is not None
+
+    def edit(self, change: Change) -> None:
+        """From the next hop on change a chain; between two hops only."""
+        if self._change is not None:
+            raise UsageError("one change at a time")
+        change.edit.begin()
+        for delay, other in change.delays:
+            delay.listen(other)
+        self._change, self._faded = change, -max(1, change.listening)
+
+    def _advance(self, change: Change) -> None:
+        """A hop has passed."""
+        if self._faded < 0:
+            self._faded += self.hop
+            if self._faded >= 0:
+                self._faded = 0
+                change.edit.fade()
+                for delay, _ in change.delays:
+                    delay.shift()
+        else:
+            self._faded += self.hop
+            if self._faded > self._fade:
+                change.edit.end()
+                for delay, _ in change.delays:
+                    delay.settle()
+                self._change = None
+                self.edits += 1
+
     # ---- the hop
 
     def process(self, hop: Float32, out: Float32) -> None:
@@ -299,13 +460,15 @@ class Engine:
         self.bad_hops += self._strand.process(self._input, input_peak)
         if self._next is not None:
             self._run_next(self._next, input_peak)
-        for s in range(len(sound) - 1):
+        for s, name in enumerate(self.stem_names):
+            self.chains[name].process(sound[s])
+            self._stem_delays[s].process(sound[s], sound[s])
             peaks[1 + s] = peak(sound[s])
+        self._dry_delay.process(sound[-1], sound[-1])
 
         ends = self._ends
         self.faders.process(sound, ends[0])
-        for effect in self.effects:
-            effect.process(ends[0])
+        self.chains[MIX].process(ends[0])
         self._bypass_delay.process(sound[-1], ends[1])
         self._last.process(ends, mix)
         if self._limiter:
@@ -313,10 +476,7 @@ class Engine:
             self.limited_hops += reduced
         else:
             bad, _ = sanitise(mix, mix)
-        if bad:
-            self.bad_hops += 1
-            for effect in self.effects:
-                effect.reset()
+        self.bad_hops += bool(bad)
         peaks[-1] = peak(mix)
         self.loudness.process(mix)
 
@@ -325,3 +485,5 @@ class Engine:
                 out[:, columns] = mix
             else:
                 delay.process(sound[stem], out[:, columns])
+        if self._change is not None:
+            self._advance(self._change)

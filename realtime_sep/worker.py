@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from realtime_sep import native
-from realtime_sep.dsp.delay import Delay
 from realtime_sep.engine import Engine, Strand
 from realtime_sep.native import Bridge, Ring, Wake
 from realtime_sep.parameters import Gains
@@ -115,9 +114,6 @@ class Worker:
         self._patient = patient
         self._priority = priority
         self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / engine.samplerate))
-        # Stems and input are as late as the mix bus in the tap.
-        late = engine.effects_latency + engine.limiter_latency
-        self._tap_delay = Delay(late, tap_width(engine) - engine.channels)
         self._next: Strand | None = None
         self._switches = engine.switches
         self._skipping = False
@@ -204,7 +200,7 @@ class Worker:
         if self._tap and self._controls.fields["tap"] and not skip:
             self._write_tap()
         else:
-            self._tap_delay.reset()
+            engine.tap_delay.reset()
         # Output first: an input ring with less than a hop then means that all output is there.
         self._out.commit_write(hop)
         self._in.commit_read(hop)
@@ -242,7 +238,7 @@ class Worker:
         early = target[1:, :-channels]
         for s, stem in enumerate((*engine.stems, engine.dry)):
             early[:, s * channels : (s + 1) * channels] = stem
-        self._tap_delay.process(early, early)
+        engine.tap_delay.process(early, early)  # as late as the mix bus
         target[1:, -channels:] = engine.mix
         self._tap.commit_write(engine.hop + 1)
 
