@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from realtime_sep.errors import RealtimeSepError
 from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
 
 #: Major version of this protocol; a plugin written for another one is refused.
 API_VERSION = 1
+
+
+class Late(RealtimeSepError):
+    """Raised by `Effect.process`: nothing is there for this block, but there may be for the next.
+
+    The dry signal is heard meanwhile, as late as the effect is."""
 
 
 @runtime_checkable

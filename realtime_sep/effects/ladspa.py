@@ -1,0 +1,303 @@
+"""LADSPA: plugins in C with a block of samples in, a block out, and control values.
+
+They are found in `LADSPA_PATH`, or where systems put them, and in `realtime-sep/ladspa` among the
+user's data.  The library is opened and run by the native part; nothing of LADSPA need be installed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from realtime_sep import native
+from realtime_sep.effects.base import BaseEffect
+from realtime_sep.effects.foreign import RATE, parameter
+from realtime_sep.effects.hosts import HostedInfo
+from realtime_sep.effects.isolated import Helper, Isolated
+from realtime_sep.effects.protocol import Effect
+from realtime_sep.errors import RealtimeSepError, UsageError, unknown
+from realtime_sep.parameters import Parameter
+from realtime_sep.types import Float32
+
+# <ladspa.h>
+_INPUT, _OUTPUT, _CONTROL, _AUDIO = 1, 2, 4, 8
+_BELOW, _ABOVE, _TOGGLED, _SAMPLE_RATE, _LOGARITHMIC, _INTEGER = 1, 2, 4, 8, 16, 32
+_DEFAULT_MASK = 0x3C0
+_MINIMUM, _LOW, _MIDDLE, _HIGH, _MAXIMUM = 0x40, 0x80, 0xC0, 0x100, 0x140
+_NUMBERS = {0x200: 0.0, 0x240: 1.0, 0x280: 100.0, 0x2C0: 440.0}
+
+#: What a control output is called that tells the latency.
+_LATENCY = ("latency", "_latency")
+
+
+def search_path() -> list[Path]:
+    """Directories to look into, in order: `LADSPA_PATH`, or the usual ones; then our own."""
+    own = [platformdirs.user_data_path("realtime-sep") / "ladspa"]
+    if told := os.environ.get("LADSPA_PATH"):
+        return [Path(part).expanduser() for part in told.split(os.pathsep) if part] + own
+    places = ["~/.ladspa", "/usr/local/lib/ladspa", "/usr/lib/ladspa", "/usr/lib64/ladspa"]
+    if machine := getattr(sys.implementation, "_multiarch", ""):
+        places.append(f"/usr/lib/{machine}/ladspa")
+    if sys.platform == "darwin":
+        places += ["~/Library/Audio/Plug-Ins/LADSPA", "/Library/Audio/Plug-Ins/LADSPA"]
+    return [Path(place).expanduser() for place in places] + own
+
+
+def libraries() -> Iterator[Path]:
+    """Files that may hold plugins, in the order in which they count."""
+    suffixes = {".so", ".dylib"} if sys.platform == "darwin" else {".so", ".dll"}
+    for directory in search_path():
+        if directory.is_dir():
+            yield from sorted(p for p in directory.iterdir() if p.suffix in suffixes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin in a library."""
+
+    path: str
+    label: str
+    number: int
+    inputs: int
+    outputs: int
+    info: HostedInfo
+
+    @property
+    def misfit(self) -> str:
+        """Why it cannot be an effect, or ""."""
+        if 1 <= self.inputs <= 2 and 1 <= self.outputs <= 2:
+            return ""
+        return (
+            f"LADSPA plugin {self.label!r} has {self.inputs} audio inputs and {self.outputs} "
+            "outputs; an effect has one or two of each"
+        )
+
+
+def describe(path: str) -> list[Found]:
+    """Everything in a library; runs its code.
+
+    Raises:
+        UsageError: it is no LADSPA library.
+    """
+    found = []
+    for descriptor in native.ladspa_descriptors(path):
+        number, label, name = native.ladspa_texts(descriptor)
+        ports = list(native.ladspa_ports(descriptor))
+        kinds = [kind for kind, *_ in ports]
+        inputs = sum(bool(kind & _AUDIO and kind & _INPUT) for kind in kinds)
+        outputs = sum(bool(kind & _AUDIO and kind & _OUTPUT) for kind in kinds)
+        latency = None if _latency_port(ports) is not None else 0
+        channels = max(inputs, outputs)
+        turned = tuple(p for _, p in _controls(ports))
+        info = HostedInfo(label, name, path, channels, turned, latency)
+        found.append(Found(path, label, number, inputs, outputs, info))
+    return found
+
+
+_Ports = list[tuple[int, str, int, float, float]]
+
+
+def _latency_port(ports: _Ports) -> int | None:
+    for p, (kind, name, *_) in enumerate(ports):
+        if kind & _CONTROL and kind & _OUTPUT and name.strip().lower() in _LATENCY:
+            return p
+    return None
+
+
+def _controls(ports: _Ports) -> Iterator[tuple[int, Parameter]]:
+    """The number of the port of each parameter, and the parameter."""
+    taken: list[str] = []
+    for p, (kind, label, hints, lower, upper) in enumerate(ports):
+        if not (kind & _CONTROL and kind & _INPUT):
+            continue
+        low, high = _bounds(hints, lower, upper, RATE)
+        made = parameter(
+            label,
+            taken,
+            default=_default(hints, low, high),
+            lower=low,
+            upper=high,
+            log=bool(hints & _LOGARITHMIC),
+            switch=bool(hints & _TOGGLED),
+            whole=bool(hints & _INTEGER),
+        )
+        taken.append(made.name)
+        yield p, made
+
+
+def _bounds(hints: int, lower: float, upper: float, rate: int) -> tuple[float | None, float | None]:
+    scale = rate if hints & _SAMPLE_RATE else 1
+    return lower * scale if hints & _BELOW else None, upper * scale if hints & _ABOVE else None
+
+
+def _default(hints: int, low: float | None, high: float | None) -> float | None:
+    kind = hints & _DEFAULT_MASK
+    if kind in _NUMBERS:
+        return _NUMBERS[kind]
+    if kind == _MINIMUM:
+        return low
+    if kind == _MAXIMUM:
+        return high
+    if kind in (_LOW, _MIDDLE, _HIGH) and low is not None and high is not None:
+        part = {_LOW: 0.25, _MIDDLE: 0.5, _HIGH: 0.75}[kind]
+        if hints & _LOGARITHMIC and low > 0 and high > 0:
+            return math.exp((1 - part) * math.log(low) + part * math.log(high))
+        return (1 - part) * low + part * high
+    return None
+
+
+class Ladspa(BaseEffect):
+    """One plugin, in this process: whatever it does wrong, it does here.
+
+    Args:
+        path: of the library.
+        label: of the plugin in it.
+    """
+
+    def __init__(self, path: str, label: str) -> None:
+        (found,) = [found for found in describe(path) if found.label == label][:1]
+        if found.misfit:
+            raise UsageError(found.misfit)
+        self._descriptor = next(
+            d for d in native.ladspa_descriptors(path) if native.ladspa_texts(d)[1] == label
+        )
+        ports = list(native.ladspa_ports(self._descriptor))
+        self._latency_port = _latency_port(ports)
+        self._places = {p.name: (place, *ports[place][2:]) for place, p in _controls(ports)}
+        self._whole = {p.name for p in found.info.parameters if p.step}
+        self._plugin: native.LadspaPlugin | None = None
+        self.name, self.parameters = label, found.info.parameters
+        super().__init__()
+
+    @property
+    def latency(self) -> int:  # type: ignore[override]
+        """As the plugin says, now."""
+        if self._plugin is None or self._latency_port is None:
+            return 0
+        return round(float(self._plugin.controls[self._latency_port]))
+
+    def allocate(self, channels: int, max_frames: int) -> None:
+        try:
+            self._plugin = native.LadspaPlugin(
+                self._descriptor, self.samplerate, channels, max_frames
+            )
+        except OSError as error:
+            raise UsageError(f"LADSPA plugin {self.name!r} cannot be made") from error
+        self.reset()
+        # Only a plugin that has run says how late it is.
+        self._plugin.run(np.zeros((max_frames, channels), np.float32))
+
+    def reset(self) -> None:
+        super().reset()
+        self.tune()
+        if self._plugin is not None:
+            self._plugin.reset()
+
+    def tune(self) -> None:
+        assert self._plugin is not None, "prepare() comes first"
+        for name, value in self.values.items():
+            place, hints, lower, upper = self._places[name]
+            low, high = _bounds(hints, lower, upper, self.samplerate)
+            value = round(value) if name in self._whole else value
+            value = value if low is None else max(value, low)
+            self._plugin.controls[place] = value if high is None else min(value, high)
+
+    def run(self, block: Float32) -> None:
+        assert self._plugin is not None, "prepare() comes first"
+        self._plugin.run(block)
+
+    def close(self) -> None:
+        """End the plugin."""
+        self._plugin = None
+
+
+class LadspaHost:
+    """See `effects.hosts.Host`."""
+
+    scheme = "ladspa"
+
+    def available(self) -> list[HostedInfo]:
+        with Helper() as helper:
+            every = [found for path in libraries() for found in _looked_into(helper, path)]
+        infos: dict[str, HostedInfo] = {}
+        for found in every:
+            if not found.misfit:
+                infos.setdefault(found.label, found.info)
+        return sorted(infos.values(), key=lambda info: info.name)
+
+    def load(self, name: str, *, isolate: bool = True, preset: str | None = None) -> Effect:
+        """See `Host.load`.
+
+        Args:
+            name: label, id, or name of a library that holds one plugin; or LIBRARY/LABEL, where the
+                library may be a path.
+        """
+        if preset is not None:
+            raise UsageError(f"LADSPA plugins have no presets, so {name!r} has no {preset!r}")
+        helper = Helper()
+        try:
+            found = _find(helper, name)
+            if found.misfit:
+                raise UsageError(found.misfit)
+            if isolate:
+                return Isolated(
+                    helper, "realtime_sep.effects.ladspa:Ladspa", found.path, found.label
+                )
+        except BaseException:
+            helper.close()
+            raise
+        helper.close()
+        return Ladspa(found.path, found.label)
+
+
+host = LadspaHost()
+
+
+def _find(helper: Helper, name: str) -> Found:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _choose(helper, path, "")
+    if path.parent.is_file():
+        return _choose(helper, path.parent, path.name)
+    every = list(libraries())
+    stem, _, label = name.partition("/")
+    for library in every:
+        if library.stem == stem:
+            return _choose(helper, library, label)
+    founds = [found for library in every for found in _looked_into(helper, library)]
+    for found in founds:
+        if name in (found.label, str(found.number)):
+            return found
+    known = {found.label for found in founds if not found.misfit}
+    raise unknown("LADSPA plugin", name, known | {library.stem for library in every})
+
+
+def _choose(helper: Helper, path: Path, label: str) -> Found:
+    """The plugin of this label in a library; without a label, its only one, or its namesake."""
+    founds: dict[str, Found] = {f.label: f for f in helper.call(_DESCRIBE, str(path))}
+    if not label and len(founds) == 1:
+        return next(iter(founds.values()))
+    if (label or path.stem) in founds:
+        return founds[label or path.stem]
+    if label:
+        raise unknown(f"LADSPA plugin in {path.name}:", label, founds)
+    raise UsageError(f"{path.name} holds several plugins: {', '.join(sorted(founds))}")
+
+
+_DESCRIBE = "realtime_sep.effects.ladspa:describe"
+
+
+def _looked_into(helper: Helper, path: Path) -> list[Found]:
+    """What is in a library; nothing if it is none, or crashes whoever opens it."""
+    try:
+        found: list[Found] = helper.call(_DESCRIBE, str(path))
+        return found
+    except RealtimeSepError:
+        return []
