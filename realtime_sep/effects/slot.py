@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numba import njit
 
 from realtime_sep import native
 from realtime_sep.effects.protocol import Effect
+from realtime_sep.effects.syntax import SlotSpec
 from realtime_sep.errors import UsageError
 from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
@@ -90,14 +92,37 @@ def _blend(block, direct, dry, held, start, goal, phase, step, limit, ran):  # t
     return phase, False
 
 
+@dataclass(frozen=True)
+class SlotInfo:
+    """A slot, as people see it.
+
+    Attributes:
+        name: by which it is known in its chain.
+        effect: what it was made from, as text.
+        latency: frames.
+        failed: why the effect was taken out; "" if it was not.
+        parameters: of the effect, by their own names.
+        values: what those were when it was made, where they were not the default.
+        cell: where the first of them is among all that can be turned live.
+    """
+
+    name: str
+    effect: str
+    bypassed: bool
+    latency: int
+    failed: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    values: Mapping[str, float] = field(default_factory=dict)
+    cell: int = 0
+
+
 class Slot:
     """One effect's place in a chain.
 
     Args:
         effect: fresh, for this slot alone.
         name: by which it is known in its chain.
-        text: what it was made from, for people; no mark of bypass.
-        options: what its parameters were set to when it was made.
+        spec: what the effect was made from; None if somebody gave it, who then closes it as well.
         bypassed: begin with the dry signal.
 
     Attributes:
@@ -107,19 +132,14 @@ class Slot:
     """
 
     def __init__(
-        self,
-        effect: Effect,
-        name: str,
-        text: str = "",
-        options: Mapping[str, float] | None = None,
-        bypassed: bool = False,
+        self, effect: Effect, name: str, spec: SlotSpec | None = None, bypassed: bool = False
     ) -> None:
-        self.effect, self.name, self.text = effect, name, text or name
-        self.options = dict(options or {})
+        self.effect, self.name, self.spec = effect, name, spec
         self.bypassed = bypassed
         self.failed = ""
         self.latency = 0
         self.cell = 0
+        self._owned = spec is not None
         self._start = np.zeros(3)
         self._resting = False
         self._settle(self.place)
@@ -128,6 +148,29 @@ class Slot:
     def parameters(self) -> tuple[Parameter, ...]:
         """Of the effect."""
         return tuple(self.effect.parameters)
+
+    @property
+    def info(self) -> SlotInfo:
+        """As people see it."""
+        spec, parameters = self.spec, self.parameters
+        names = {p.name for p in parameters}
+        values = {} if spec is None else {k: v for k, v in spec.options.items() if k in names}
+        return SlotInfo(
+            self.name,
+            self.name if spec is None else str(replace(spec, bypassed=False)),
+            self.bypassed,
+            self.latency,
+            self.failed,
+            parameters,
+            {k: float(v) for k, v in values.items()},
+            self.cell,
+        )
+
+    def moved(self) -> Slot:
+        """Another slot for the same effect, which this one must have let go of (see `rest`)."""
+        other = Slot(self.effect, self.name, self.spec, self.bypassed)
+        other.cell, other._owned, self._owned = self.cell, self._owned, False
+        return other
 
     @property
     def place(self) -> int:
@@ -187,8 +230,8 @@ class Slot:
             self.fail(f"raised {_line(error)}")
 
     def close(self) -> None:
-        """Let go of what the effect holds."""
-        if (close := getattr(self.effect, "close", None)) is not None:
+        """Let go of what the effect holds, if it was made for this slot."""
+        if self._owned and (close := getattr(self.effect, "close", None)) is not None:
             close()
 
     # ---- what is heard
@@ -213,11 +256,6 @@ class Slot:
         """Fade to the dry signal; once `settled`, the effect is not run any more."""
         self._resting = True
         self.go(DRY)
-
-    def bypass(self, on: bool) -> None:
-        """Fade to the dry signal, or back; the effect goes on listening."""
-        self.bypassed = on
-        self.go(self.place)
 
     @property
     def settled(self) -> bool:
