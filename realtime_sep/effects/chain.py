@@ -83,7 +83,6 @@ class Chain:
     Attributes:
         slots: as they are now; another tuple after each change.
         latency: frames; fixed but for edits.
-        paced: a clock is pressing: an effect that is too slow is taken out.
         failures: how many effects were taken out.
         news: slots whose effects were, for somebody to tell.
         retired: slots that have left, for somebody to close outside the hot path.
@@ -92,7 +91,7 @@ class Chain:
     def __init__(self, slots: Iterable[Slot] = ()) -> None:
         self.slots = tuple(slots)
         self.latency = 0
-        self.paced = False
+        self._paced = False
         self.failures = 0
         self.news: deque[Slot] = deque()
         self.retired: deque[Slot] = deque()
@@ -116,6 +115,17 @@ class Chain:
         for slot in self.slots:
             slot.prepare(*self._shape)
         self.latency = sum(slot.latency for slot in self.slots)
+
+    @property
+    def paced(self) -> bool:
+        """Whether a clock is pressing: then an effect that is too slow is taken out."""
+        return self._paced
+
+    @paced.setter
+    def paced(self, paced: bool) -> None:
+        self._paced = paced
+        for slot in self.slots:
+            slot.pace(paced)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -164,6 +174,7 @@ class Chain:
     def fit(self, slot: Slot) -> None:
         """Prepare a slot for this chain; slow."""
         slot.prepare(*self._shape)
+        slot.pace(self._paced)
 
     def edit(self, after: Sequence[Slot], resting: Sequence[Slot] = ()) -> Edit:
         """The change to these slots, those that are new prepared (see `fit`).

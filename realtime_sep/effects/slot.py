@@ -16,9 +16,9 @@ import numpy as np
 from numba import njit
 
 from realtime_sep import native
-from realtime_sep.effects.protocol import Effect
+from realtime_sep.effects.protocol import Effect, Late
 from realtime_sep.effects.syntax import SlotSpec
-from realtime_sep.errors import UsageError
+from realtime_sep.errors import RealtimeSepError, UsageError
 from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
 
@@ -128,6 +128,7 @@ class Slot:
     Attributes:
         latency: frames, of the effect; fixed once prepared.
         failed: why the effect was taken out; "" if it was not.
+        late: blocks that it had nothing for in time, and was not heard at.
         cell: whatever its owner finds the parameters by.
     """
 
@@ -137,6 +138,7 @@ class Slot:
         self.effect, self.name, self.spec = effect, name, spec
         self.bypassed = bypassed
         self.failed = ""
+        self.late = 0
         self.latency = 0
         self.cell = 0
         self._owned = spec is not None
@@ -217,6 +219,11 @@ class Slot:
         self.process(block)  # the fade compiles as well
         self._settle(place)
         self.reset()
+
+    def pace(self, paced: bool) -> None:
+        """Tell an effect that wants to know whether a clock is pressing; not in the hot path."""
+        if hasattr(self.effect, "realtime"):
+            self.effect.realtime = paced
 
     def reset(self) -> None:
         """Forget the past; parameters stay, and so does a failure."""
@@ -314,9 +321,18 @@ class Slot:
         try:
             self.effect.process(block)
             latency = self.effect.latency
+        except Late:
+            self.late += 1
+            self.go(DRY if self._goal == WET else self._goal)
+            return False
+        except RealtimeSepError as error:
+            self.fail(str(error))
+            return False
         except Exception as error:  # a plugin
             self.fail(f"raised {_line(error)}")
             return False
+        if self._goal == DRY and not self._resting:  # back from having been late
+            self.go(self.place)
         if latency != self.latency:
             self.fail(f"was {self.latency} frames late, and now says {latency}")
         if paced:
