@@ -230,6 +230,10 @@ class Ring(_Owner):
         pointer = ffi.from_buffer("float[]", data)
         return int(lib.rs_ring_write(self._handle, pointer, len(data)))
 
+    def write_silence(self, frames: int) -> int:
+        """Write as many frames of silence as fit; how many."""
+        return int(lib.rs_ring_write(self._handle, ffi.NULL, frames))
+
     def read(self, frames: int) -> Float32:
         """Copy out at most `frames` frames."""
         data = np.empty((min(frames, self.read_space), self.channels), np.float32)
