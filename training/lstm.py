@@ -85,6 +85,7 @@ class Recurrent(nn.Module):
     """
 
     features = 3
+    waves = False
 
     def __init__(self, config: RecurrentConfig = RecurrentConfig(), hop: int = 512) -> None:
         super().__init__()

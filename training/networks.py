@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -289,6 +290,20 @@ class Up(nn.Module):
         return F.leaky_relu(wide + skip, SLOPE)
 
 
+class Kept(NamedTuple):
+    """What leads around the bottom of the network.
+
+    Spectra of mid and side, twice as loud; the level they are divided by; the prior's mask; the
+    features of each patch; the levels of the U.
+    """
+
+    both: Tensor
+    level: Tensor
+    prior: Tensor | None
+    folded: list[Tensor]
+    skips: list[Tensor]
+
+
 class UNet(nn.Module):
     """Causal U-Net over frequency with gated linear recurrences at the bottom.
 
@@ -296,6 +311,8 @@ class UNet(nn.Module):
     11 kHz and coarse above, so that no layer works at full resolution.  The output is one complex
     mask per bin for the mid and one for the side signal, real and imaginary part bounded by 2.
     """
+
+    waves = False  # does not take samples beside spectra
 
     def __init__(self, config: UNetConfig = UNetConfig(), hop: int = 512) -> None:
         super().__init__()
@@ -350,11 +367,22 @@ class UNet(nn.Module):
         return [torch.zeros(batch, *shape) for shape in self.state_shapes().values()]
 
     def forward(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
-        batch, _, frames, bins, _ = spec.shape
+        states = dict(zip(self.state_shapes(), state, strict=True))
+        x, kept = self.encode(spec, states)
+        for i, block in enumerate(self.blocks):
+            x, states[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
+        return self.decode(x, kept), list(states.values())
+
+    def encode(self, spec: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, Kept]:
+        """Down to `[batch, frames, positions, width]`, and what `decode` needs besides.
+
+        `states` are replaced by the next ones.
+        """
+        batch, _, frames, _, _ = spec.shape
         left, right = spec.unbind(1)
         both = torch.stack([left + right, left - right], -2)  # mid and side, twice as loud
         power = both.square().sum(-1, keepdim=True)
-        level, level_state = self.level(power.mean((2, 3, 4)) / 2, state[0])
+        level, states["state_level"] = self.level(power.mean((2, 3, 4)) / 2, states["state_level"])
         twice = 2 * level[:, :, None, None, None]
         root = torch.sqrt(torch.sqrt(power / twice.square() + 1e-8))
         if self.config.phase:
@@ -364,6 +392,7 @@ class UNet(nn.Module):
             total = power.sum((-1, -2)) + 1e-6 * level[:, :, None].square()
             panorama = 2 * (mid * side).sum(-1) / total  # the left's share less the right's
             features = torch.cat([root.squeeze(-1), panorama[..., None]], -1)
+        prior = None
         if self.config.prior:
             # Mean power of the two channels, in parts of the running level.
             loudness = power.sum((-1, -2)) / twice.squeeze(-1).squeeze(-1).square()
@@ -378,24 +407,25 @@ class UNet(nn.Module):
         # [batch, frames, positions, channels] is what a convolution in channels_last wants.
         x = torch.cat(embedded, 2)
         x = (x + self.position.to(x.dtype)).permute(0, 3, 1, 2)
-        names = list(self.state_shapes())
-        states, after = dict(zip(names, state, strict=True)), {"state_level": level_state}
         skips = []
         for i, down in enumerate(self.down):
-            x, after[f"state_down_{i}"] = down(x, states[f"state_down_{i}"])
+            x, states[f"state_down_{i}"] = down(x, states[f"state_down_{i}"])
             if str(i) in self.upper:
                 x, memory = self.upper[str(i)](x.permute(0, 2, 3, 1), states[f"state_upper_{i}"])
-                x, after[f"state_upper_{i}"] = x.permute(0, 3, 1, 2), memory
+                x, states[f"state_upper_{i}"] = x.permute(0, 3, 1, 2), memory
             skips.append(x)
         x = x.permute(0, 2, 3, 1) + self.bottom_position.to(x.dtype)
-        for i, block in enumerate(self.blocks):
-            x, after[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
+        return x, Kept(both, level, prior, folded, skips[:-1])
+
+    def decode(self, x: Tensor, kept: Kept) -> Tensor:
+        """The vocals' spectra from the bottom."""
+        batch, frames, bins = kept.both.shape[:3]
         x = x.permute(0, 3, 1, 2)
-        for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+        for up, skip in zip(self.up, reversed(kept.skips), strict=True):
             x = up(x, skip)
         x = F.leaky_relu(self.refine(x), SLOPE).permute(0, 2, 3, 1)
         parts, first = [], 0
-        for layer, own in zip(self.out, folded, strict=True):
+        for layer, own in zip(self.out, kept.folded, strict=True):
             count = own.shape[2]
             width = x.shape[-1]
             from_x = F.linear(x[:, :, first : first + count], layer.weight[:, :width], layer.bias)
@@ -404,18 +434,18 @@ class UNet(nn.Module):
             first += count
         mask = torch.tanh(torch.cat(parts, 2)).float()  # of what is twice as loud: bounded by 2
         mask = mask.unflatten(-1, (2, -1))
-        if self.config.prior:
+        if kept.prior is not None:
             part = torch.sigmoid(self.trust)
-            known = part * prior[:, :, : mask.shape[2], None] / 2
+            known = part * kept.prior[:, :, : mask.shape[2], None] / 2
             if self.config.phase:
                 known = torch.stack([known, torch.zeros_like(known)], -1)
             else:
                 known = known[..., None]
             mask = (1 - part[..., None]) * mask + known
         mask = F.pad(mask, (0, 0, 0, 0, 0, bins - mask.shape[2]))
-        voice = complex_product(both, mask) if self.config.phase else both * mask
+        voice = complex_product(kept.both, mask) if self.config.phase else kept.both * mask
         mid, side = voice.unbind(-2)
-        return torch.stack([mid + side, mid - side], 1), [after[name] for name in names]
+        return torch.stack([mid + side, mid - side], 1)
 
 
 MODELS = {
@@ -426,10 +456,16 @@ MODELS = {
 
 def build(name: str) -> tuple[nn.Module, Geometry]:
     """A fresh network of a named model and the geometry of its frames."""
+    # These two are made of the parts above.
     if name == "lstm":
-        from training.lstm import Recurrent  # made of the parts above
+        from training.lstm import Recurrent
 
         return Recurrent(), Geometry()
+    if name == "hybrid":
+        from training.hybrid import Hybrid
+
+        config, geometry = MODELS["unet"]
+        return Hybrid(config, geometry), geometry
     config, geometry = MODELS[name]
     return UNet(config, geometry.hop), geometry
 
@@ -445,6 +481,8 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
     """
     weights = dict(weights)
     config = network.config
+    if network.waves and "waveform.basis" not in weights:
+        weights = network.grown(weights)
     if config.prior and "trust" not in weights:
         for i, (_, _, size) in enumerate(config.patches):
             for key in (f"embed.{i}.weight", f"out.{i}.weight"):

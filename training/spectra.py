@@ -34,6 +34,21 @@ class Frames(nn.Module):
         frames = F.pad(audio, (past, 0)).unfold(-1, self.geometry.n_fft, self.geometry.hop)
         return torch.view_as_real(torch.fft.rfft(frames * self.analysis))
 
+    def separate(
+        self, network: nn.Module, audio: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Vocals of `audio` by a network from `state` on, like `synthesise`; the next state."""
+        spec = self.analyse(audio)
+        if not network.waves:
+            spec, state = network(spec, state)
+            return self.synthesise(spec.float()), state
+        hops = audio.unflatten(-1, (-1, self.geometry.hop))
+        spec, waves, state = network(spec, hops, state)
+        lag = self.geometry.synthesis // self.geometry.hop - 1
+        return self.synthesise(spec.float()) + F.pad(waves[:, :, lag:], (0, 0, 0, lag)).flatten(
+            2
+        ), state
+
     def synthesise(self, spec: Tensor) -> Tensor:
         """`[batch, 2, frames, bins, 2]` → `[batch, 2, samples]`, aligned with the input.
 

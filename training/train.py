@@ -84,8 +84,8 @@ class Validation:
         for item in mix.split(2):
             item = item.to(device)
             with torch.autocast(device.type, torch.bfloat16):
-                spec, _ = network(self.frames.analyse(item), _start(network, item))
-            estimates.append(self.frames.synthesise(spec.float()).cpu()[..., :-cut])
+                estimate, _ = self.frames.separate(network, item, _start(network, item))
+            estimates.append(estimate.cpu()[..., :-cut])
         return torch.cat(estimates)
 
     @torch.no_grad()
@@ -270,8 +270,8 @@ def train(args: argparse.Namespace) -> None:
             for group in optimiser.param_groups:
                 group["lr"] = factor * rate
         with torch.autocast(device.type, torch.bfloat16):
-            spec, _ = network(frames.analyse(mix), _start(network, mix))
-        estimate = frames.synthesise(spec.float())[..., :-cut]
+            estimate, _ = frames.separate(network, mix, _start(network, mix))
+        estimate = estimate[..., :-cut]
         loss, parts = separation_loss(estimate, vocals[..., :-cut], mix[..., :-cut], picks)
         network.zero_grad()
         loss.backward()
