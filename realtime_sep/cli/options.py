@@ -42,7 +42,7 @@ Effects = Annotated[
     typer.Option(
         "--effect",
         metavar="NAME",
-        help="Effect on the mix: pitch (key change), highpass, gate, compressor, echo, reverb; "
+        help="Effect on the mix: pitch (key change), highpass, eq, gate, compressor, reverb, ...; "
         "repeat it, in their order.",
         show_default=False,
     ),

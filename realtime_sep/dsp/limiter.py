@@ -85,13 +85,16 @@ class Limiter:
     Args:
         ceiling: dBFS.
         lookahead: frames, at least 1.
+
+    Attributes:
+        ceiling: linear; may be changed between blocks.
     """
 
     def __init__(
         self, samplerate: int, channels: int, ceiling: float = -1.0, lookahead: int = 32
     ) -> None:
         self.latency = lookahead
-        self._ceiling = np.float32(10 ** (ceiling / 20))
+        self.ceiling = np.float32(10 ** (ceiling / 20))
         self._release = 1 - math.exp(-1 / (RELEASE * samplerate))
         self._line: Float32 = np.zeros((lookahead, channels), np.float32)
         self._asked: Float32 = np.ones(lookahead, np.float32)
@@ -118,7 +121,7 @@ class Limiter:
             self._asked,
             self._gains,
             self._position,
-            self._ceiling,
+            self.ceiling,
             self._release,
         )
         return bool(reduced), int(bad)

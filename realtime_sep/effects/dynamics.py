@@ -1,4 +1,4 @@
-"""Gate and compressor: what is too soft becomes silent, what is too loud softer."""
+"""What is too soft becomes silent, what is too loud softer: gate, compressor, de-esser, limiter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 import numpy as np
 from numba import njit
 
+from realtime_sep.dsp.limiter import Limiter as PeakLimiter
 from realtime_sep.effects.base import BaseEffect
+from realtime_sep.effects.filters import tangent
 from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
 
@@ -130,3 +132,98 @@ class Compressor(BaseEffect):
             coefficient(values["release"], self.samplerate),
             self._state,
         )
+
+
+@njit(cache=True, nogil=True)
+def _deess(block, g, threshold, deepest, attack, release, filters, state):  # type: ignore[no-untyped-def]
+    """In place.  What lies above a frequency (of tangent `g`) is heard by a high-pass and turned
+    down by a shelf; as state variable filters, see `filters`.
+
+    `filters` (channels, 4) are those two; `state` is the high-pass's peak, which falls slowly, and
+    the reduction in dB.
+    """
+    k = math.sqrt(2.0)
+    heard = 1 / (1 + g * (g + k))
+    peak, reduction = state
+    for i in range(block.shape[0]):
+        peak -= release * peak
+        for c in range(block.shape[1]):
+            x = np.float64(block[i, c])
+            band = heard * (filters[c, 0] + g * (x - filters[c, 1]))
+            low = filters[c, 1] + g * band
+            filters[c, 0] = 2 * band - filters[c, 0]
+            filters[c, 1] = 2 * low - filters[c, 1]
+            peak = max(peak, abs(x - k * band - low))
+        over = 20 * np.log10(max(peak, 1e-6)) - threshold
+        reduction += attack * (min(max(over, 0.0), deepest) - reduction)
+        a = 10 ** (-reduction / 40)
+        lower = g * math.sqrt(a)
+        shelf = 1 / (1 + lower * (lower + k))
+        for c in range(block.shape[1]):
+            x = np.float64(block[i, c])
+            band = shelf * (filters[c, 2] + lower * (x - filters[c, 3]))
+            low = filters[c, 3] + lower * band
+            filters[c, 2] = 2 * band - filters[c, 2]
+            filters[c, 3] = 2 * low - filters[c, 3]
+            block[i, c] = a * a * x + k * (1 - a) * a * band + (1 - a * a) * low
+    state[0], state[1] = peak, reduction
+
+
+class Deesser(BaseEffect):
+    """Turns what lies above `f` down to the threshold, by `range` at most: sharp s and t."""
+
+    name = "deesser"
+    parameters = (
+        Parameter("f", 5500.0, 2000.0, 12000.0, "Hz", label="De-esser: from", log=True),
+        Parameter("threshold", -30.0, -60.0, 0.0, "dB", label="De-esser"),
+        Parameter("range", 12.0, 0.0, 24.0, "dB", label="De-esser: depth"),
+    )
+
+    def allocate(self, channels: int, max_frames: int) -> None:
+        self._filters = np.zeros((channels, 4))
+        self._state = np.zeros(2)
+        self._attack = coefficient(0.5, self.samplerate)
+        self._release = coefficient(50.0, self.samplerate)
+
+    def reset(self) -> None:
+        super().reset()
+        self._filters[:] = 0
+        self._state[:] = 0
+        self.tune()
+
+    def tune(self) -> None:
+        self._tangent = tangent(self.values["f"], self.samplerate)
+
+    def run(self, block: Float32) -> None:
+        _deess(
+            block,
+            self._tangent,
+            self.values["threshold"],
+            self.values["range"],
+            self._attack,
+            self._release,
+            self._filters,
+            self._state,
+        )
+
+
+class Limiter(BaseEffect):
+    """No sample is above the ceiling; below it nothing is touched.  32 frames late."""
+
+    name = "limiter"
+    parameters = (Parameter("ceiling", -1.0, -30.0, 0.0, "dB", label="Limiter"),)
+    latency = 32
+
+    def allocate(self, channels: int, max_frames: int) -> None:
+        self._limiter = PeakLimiter(self.samplerate, channels, lookahead=self.latency)
+
+    def reset(self) -> None:
+        super().reset()
+        self._limiter.reset()
+        self.tune()
+
+    def tune(self) -> None:
+        self._limiter.ceiling = np.float32(10 ** (self.values["ceiling"] / 20))
+
+    def run(self, block: Float32) -> None:
+        self._limiter.process(block)

@@ -113,7 +113,7 @@ class Reverb(BaseEffect):
     parameters = (
         Parameter("decay", 1.6, 0.2, 8.0, "s", label="Reverb: decay"),
         Parameter("damping", 0.3, 0.0, 0.9, "", label="Reverb: damping"),
-        Parameter("mix", 0.5, 0.0, 2.0, "", label="Reverb"),
+        Parameter("mix", 0.25, 0.0, 2.0, "", label="Reverb"),
     )
 
     def allocate(self, channels: int, max_frames: int) -> None:

@@ -5,13 +5,24 @@ What all effects promise (any blocks, reset, latency, no clicks) is in tests/tes
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import signal
 
 from realtime_sep.effects import Effect
-from realtime_sep.effects.dynamics import Compressor, Gate
-from realtime_sep.effects.filters import Highpass, highpass_coefficients
+from realtime_sep.effects.dynamics import Compressor, Deesser, Gate, Limiter
+from realtime_sep.effects.filters import (
+    HIGH_HZ,
+    LOW_HZ,
+    MIDDLE_Q,
+    Equaliser,
+    Highpass,
+    Lowpass,
+    highpass_coefficients,
+    lowpass_coefficients,
+)
 from realtime_sep.effects.pitch import N_FFT, Pitch
 from realtime_sep.effects.space import ALLPASSES, COMBS, SPREAD, Echo, Reverb
 from realtime_sep.errors import UsageError
@@ -20,7 +31,8 @@ from realtime_sep.types import Float32
 
 RATE = 44100
 EVERY = {
-    "highpass": Highpass, "gate": Gate, "compressor": Compressor, "echo": Echo,
+    "highpass": Highpass, "lowpass": Lowpass, "eq": Equaliser, "gate": Gate,
+    "compressor": Compressor, "deesser": Deesser, "limiter": Limiter, "echo": Echo,
     "reverb": Reverb, "pitch": Pitch,
 }  # fmt: skip
 NAMES = pytest.mark.parametrize("name", EVERY)
@@ -76,6 +88,37 @@ def test_highpass_is_butterworths(hz: float, rate: int) -> None:
     np.testing.assert_allclose(run(made("highpass", f=hz, rate=rate), audio), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("hz", [200.0, 12000.0, 20000.0])
+def test_lowpass_is_butterworths(hz: float) -> None:
+    b0, b1, b2, a1, a2 = lowpass_coefficients(hz, RATE)
+    b, a = signal.butter(2, hz, "low", fs=RATE)
+    np.testing.assert_allclose([b0, b1, b2], b, rtol=1e-9)
+    np.testing.assert_allclose([1, a1, a2], a, rtol=1e-9)
+    audio = noise(20000)
+    expected = signal.lfilter(b, a, audio.astype(np.float64), axis=0)
+    np.testing.assert_allclose(run(made("lowpass", f=hz), audio), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("db", [-18.0, -3.0, 6.0, 18.0])
+def test_the_equaliser_is_everybodys(db: float) -> None:
+    """Band by band against JUCE's filters, which pedalboard brings along."""
+    pedalboard = pytest.importorskip("pedalboard", reason="the reference")
+    audio = noise(20000, 1)
+    for values, theirs in (
+        ({"low": db}, pedalboard.LowShelfFilter(LOW_HZ, db, math.sqrt(0.5))),
+        ({"mid": db, "f": 700.0}, pedalboard.PeakFilter(700, db, MIDDLE_Q)),
+        ({"high": db}, pedalboard.HighShelfFilter(HIGH_HZ, db, math.sqrt(0.5))),
+    ):
+        expected = theirs(audio.T.copy(), RATE).T
+        got = run(made("eq", channels=1, **values), audio)
+        np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_an_equaliser_at_rest_is_a_wire() -> None:
+    audio = noise(20000)
+    np.testing.assert_array_equal(run(made("eq"), audio), audio)
+
+
 def test_the_gate_closes_and_opens() -> None:
     soft, loud = sine(RATE, 440, 10 ** (-60 / 20)), sine(RATE // 2, 440, 0.1)
     out = run(made("gate", threshold=-50, range=60), np.concatenate([soft, loud, soft]))
@@ -97,6 +140,64 @@ def test_the_compressors_curve(level: float, ratio: float) -> None:
     reduction = slope * (max(over, 0) if abs(over) > 3 else (over + 3) ** 2 / 12)
     got = 20 * np.log10(float(out[-1, 0]))
     assert got == pytest.approx(level - reduction + 2, abs=0.01)
+
+
+@pytest.mark.parametrize("level", [-40.0, -21.0, -12.0, -1.0])
+def test_the_compressors_curve_is_everybodys(level: float) -> None:
+    """With a hard knee, at rest, against JUCE's."""
+    pedalboard = pytest.importorskip("pedalboard", reason="the reference")
+    audio = np.full((RATE, 1), 10 ** (level / 20), np.float32)
+    theirs = pedalboard.Compressor(threshold_db=-20, ratio=4, attack_ms=5, release_ms=50)
+    expected = theirs(audio.T.copy(), RATE)[0, -1]
+    out = run(made("compressor", channels=1, threshold=-20, ratio=4, knee=0, attack=5), audio)
+    assert 20 * np.log10(out[-1, 0] / expected) == pytest.approx(0, abs=0.02)
+
+
+def test_the_compressor_takes_the_time_it_says() -> None:
+    """63 % of the reduction after `attack`, 37 % of it are left `release` after the end."""
+    step = np.full((RATE, 1), 1.0, np.float32)
+    step[: RATE // 4] = step[3 * RATE // 4 :] = 0.01
+    effect = made("compressor", channels=1, threshold=-20, ratio=4, attack=10, release=100)
+    gain = 20 * np.log10(run(effect, step)[:, 0] / step[:, 0])
+    for start, seconds, left in (
+        (RATE // 4, 0.01, 1 - 1 / math.e),
+        (3 * RATE // 4, 0.1, 1 / math.e),
+    ):
+        assert gain[start + round(seconds * RATE)] == pytest.approx(-15 * left, abs=0.05)
+
+
+@pytest.mark.parametrize(("level", "wanted"), [(-40, -40), (-24, -30), (-18, -30), (-6, -18)])
+def test_the_deesser_holds_what_is_sharp(level: float, wanted: float) -> None:
+    """A sharp tone is held at the threshold, for as long as the range allows; a deep one stays."""
+    effect = made("deesser", f=4000, threshold=-30, range=12)
+    sharp = run(effect, sine(RATE, 12000, 10 ** (level / 20)))[RATE // 2 :, 0]
+    assert 20 * np.log10(np.sqrt(2 * np.mean(sharp**2))) == pytest.approx(wanted, abs=0.5)
+    deep = sine(RATE, 200, 10 ** (level / 20))
+    out = run(made("deesser", f=4000, threshold=-30, range=12), deep)
+    assert np.abs(out - deep).max() < 0.01 * np.abs(deep).max()
+
+
+def test_the_limiters_ceiling_holds_and_what_is_below_passes() -> None:
+    audio = noise(RATE, level=0.49)
+    effect = made("limiter", ceiling=-6)
+    np.testing.assert_array_equal(run(effect, audio)[32:], audio[:-32])
+    loud = run(effect, 20 * audio)
+    ceiling = float(np.float32(10 ** (-6 / 20)))
+    assert np.abs(loud).max() <= ceiling
+    assert np.abs(loud).max() > 0.99 * ceiling
+    effect.set("ceiling", -20)
+    run(effect, audio)
+    assert np.abs(run(effect, 20 * audio)).max() <= 0.1 * (1 + 1e-6)
+
+
+def test_a_microphone_chain_at_its_defaults_does_not_invite_feedback() -> None:
+    """What is there for the level raises nothing; the room, no frequency by more than 6 dB."""
+    impulse = np.zeros((6 * RATE, 1), np.float32)
+    impulse[0] = 0.01
+    for name in EVERY.keys() - {"pitch"}:
+        out = run(made(name, channels=1), impulse).astype(np.float64)
+        most = 20 * np.log10(np.abs(np.fft.rfft(out[:, 0] / 0.01)).max())
+        assert most < (6 if name in ("echo", "reverb") else 0.01), name
 
 
 def test_echo_is_a_comb() -> None:

@@ -15,11 +15,13 @@ OWN = sorted(
     for point in entry_points(group=EFFECTS)
     if point.value.startswith("realtime_sep.")  # not what else is installed here
 )
+#: At 12 kHz most of a sample comes out one frame later.
+TRANSPARENT = {"lowpass": {"f": 20000.0}}
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_effects(name: str) -> None:
-    check_effect(name, tolerance=0.0)
+    check_effect(name, tolerance=0.0, transparent=TRANSPARENT.get(name, {}))
 
 
 @pytest.mark.parametrize(
