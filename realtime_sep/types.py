@@ -139,6 +139,8 @@ class StreamConfig:
         limiter: hold -1 dBFS on the mix bus.
         realtime: ask for real-time priority and locked memory.
         reconnect: seconds to wait for a device that has gone; 0: its going ends the stream.
+        microphone: channels of the device, counted from 1, that carry a microphone: beyond those
+            of the music.
     """
 
     samplerate: int | None = None
@@ -150,6 +152,12 @@ class StreamConfig:
     limiter: bool = True
     realtime: bool = True
     reconnect: float = math.inf
+    microphone: tuple[int, ...] = ()
+
+    @property
+    def in_channels(self) -> int:
+        """Of the device: music, and what may be behind it."""
+        return max((self.channels, *self.microphone))
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ class StreamStats:
     bad_hops: int = 0
     bad_input: int = 0
     limited_hops: int = 0
+    failed_effects: int = 0
     tap_overflow: int = 0
     worker_p50: float = 0.0
     worker_p99: float = 0.0

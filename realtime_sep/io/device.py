@@ -30,11 +30,11 @@ class Device(Protocol):
     paced: bool
     silence_hint: str
 
-    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str]) -> None:
+    def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str]) -> None:
         """Let audio flow through the bridge.
 
         Args:
-            ring: the bridge's input ring.
+            ring: the bridge's input ring; None if it has none.
             buses: names of what goes out, as many channels each as `StreamConfig.channels`.
         """
         ...

@@ -17,6 +17,8 @@ from realtime_sep.types import EVERY_STEM, StreamConfig
 
 DeviceName = int | str | None
 Kind = Literal["input", "output"]
+#: Which of the two a device is to have; a microphone is an input alone.
+Side = Literal["both", "input", "output"]
 
 #: Seconds that "low" means behind a sound server: PortAudio's 9 ms are less than the server's own
 #: rhythm, and ran dry several times a second on a busy machine.
@@ -68,6 +70,10 @@ class Listing:
             )
         return input, output
 
+    def one(self, name: DeviceName, kind: Kind, api: str | None = None) -> Mapping[str, Any]:
+        """An input or output alone; see `pair`."""
+        return self._find(name, kind, api)
+
     def _find(self, name: DeviceName, kind: Kind, api: str | None) -> Mapping[str, Any]:
         devices = [d for d in self.devices if d[f"max_{kind}_channels"] > 0]
         if api is not None:
@@ -107,15 +113,16 @@ class Listing:
 
 
 class Ends:
-    """An input and an output that have been found.
+    """An input and an output that have been found, or one of them.
 
     Args:
         source, sink, api: as in `Listing.pair`; on Linux also a PulseAudio or PipeWire source,
             monitor or sink, by its name or description.
         latency: "low", "high" or seconds, for each of the device's own buffers.
+        side: which of the two is wanted; the other one is not looked for.
 
     Attributes:
-        input, output: of the listing.
+        input, output: of the listing; of a side alone, both are that one.
         api: name of their host API.
         behind_server: whether ALSA's plugins lead to a sound server.
         buffers: `latency`, for PortAudio.
@@ -132,7 +139,9 @@ class Ends:
         sink: DeviceName,
         api: str | None,
         latency: Literal["low", "high"] | float,
+        side: Side = "both",
     ) -> None:
+        self.side = side
         self._route = route = pulse.resolve(source, sink) if api is None else None
         if route is not None:
             source, sink = route.input, route.output
@@ -141,7 +150,10 @@ class Ends:
                     "PortAudio reaches PulseAudio and PipeWire through ALSA's pulse device, which "
                     "is missing; on Debian/Ubuntu: apt install libasound2-plugins"
                 )
-        self.input, self.output = listing.pair(source, sink, api)
+        if side == "both":
+            self.input, self.output = listing.pair(source, sink, api)
+        else:
+            self.input = self.output = listing.one(source if side == "input" else sink, side, api)
         self.api = listing.api(self.output)
         self.behind_server = "ALSA" in self.api and "hw:" not in self.output["name"]
         low = self.behind_server and latency == "low"
@@ -152,17 +164,26 @@ class Ends:
         """Channels to open on both sides.
 
         Raises:
-            DeviceError, UsageError: the output has too few for all buses.
+            DeviceError, UsageError: a side has too few.
         """
         if EVERY_STEM in config.outputs:
             raise UsageError("a device has a few channels; every stem is for named ports (JACK)")
+        wanted = config.in_channels if self.side != "output" else 0
+        available = int(self.input["max_input_channels"])
+        if config.microphone and self.side != "output" and wanted > available:
+            raise DeviceError(
+                f"input device {self.input['name']!r} has {available} channels, "
+                f"the microphone is to be on {max(config.microphone)}"
+            )
+        if self.side == "input":
+            return min(wanted, available), 0
         needed, there = config.channels * len(config.outputs), self.output["max_output_channels"]
         if needed > there:
             raise DeviceError(
                 f"output device {self.output['name']!r} has {there} channels, "
                 f"the buses {', '.join(config.outputs)} need {needed}"
             )
-        return min(config.channels, int(self.input["max_input_channels"])), needed
+        return min(wanted, available), needed
 
     @property
     def samplerate(self) -> int:
@@ -170,8 +191,9 @@ class Ends:
         if self._route is not None:
             return self._route.samplerate
         if self.behind_server:  # ALSA's plugins take any rate
+            kind = "input" if self.side == "input" else "output"
             for endpoint in pulse.endpoints():
-                if endpoint.kind == "output" and endpoint.default:
+                if endpoint.kind == kind and endpoint.default:
                     return endpoint.samplerate
         return int(self.output["default_samplerate"])
 
@@ -180,6 +202,8 @@ class Ends:
         routed = {} if self._route is None else self._route.endpoints
         source = routed["input"].description if "input" in routed else self.input["name"]
         sink = routed["output"].description if "output" in routed else self.output["name"]
+        if self.side != "both":
+            return f"{source if self.side == 'input' else sink} ({self.api}, {samplerate} Hz)"
         return f"{source} ▶ {sink} ({self.api}, {samplerate} Hz)"
 
     @contextmanager

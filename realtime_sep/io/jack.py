@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from realtime_sep.errors import DeviceError, SampleRateError, unknown
+from realtime_sep.io.ends import Side
 from realtime_sep.native import Bridge, JackPorts, Ring
 from realtime_sep.types import Float32, StreamConfig
 
@@ -91,10 +92,12 @@ class JackSpec:
     Attributes:
         input, output: client to listen to and to play on, in the order of its ports; None: nothing
             is connected, people do it by hand.
+        side: "input" or "output" has only those ports, as a second client.
     """
 
     input: str | None = None
     output: str | None = None
+    side: Side = "both"
 
     def open(self, config: StreamConfig, before: Any = None) -> JackDevice:
         connections = before.connections if isinstance(before, JackDevice) else {}
@@ -142,10 +145,12 @@ class JackDevice:
         self.name = self._jack.jack_get_client_name(self._client).decode()
         self.samplerate = int(self._jack.jack_get_sample_rate(self._client))
         self.blocks: tuple[int, ...] = (int(self._jack.jack_get_buffer_size(self._client)),)
-        self.in_channels = config.channels
+        side = self.spec.side
+        self.in_channels = 0 if side == "output" else config.in_channels
         self.latency = 0
-        ends = [self.spec.input or "by hand", self.spec.output or "by hand"]
-        self.description = f"{ends[0]} ▶ {ends[1]} (JACK, {self.samplerate} Hz)"
+        ends = {"input": self.spec.input or "by hand", "output": self.spec.output or "by hand"}
+        which = ends[side] if side != "both" else f"{ends['input']} ▶ {ends['output']}"
+        self.description = f"{which} (JACK, {self.samplerate} Hz)"
         if config.samplerate not in (None, self.samplerate):
             raise SampleRateError(
                 f"{self.description}: the server's sample rate is {self.samplerate} Hz, "
@@ -177,10 +182,10 @@ class JackDevice:
         self._jack.jack_free(ctypes.c_void_p(pointer))
         return names
 
-    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str]) -> None:
+    def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str]) -> None:
         jack, client = self._jack, self._client
         numbers = range(1, self._channels + 1)
-        inputs = [f"input_{number}" for number in numbers]
+        inputs = [f"input_{number}" for number in range(1, self.in_channels + 1)]
         outputs = [f"{bus}_{number}" for bus in buses for number in numbers]
         self._own = {name: self._register(name, _IS_INPUT) for name in inputs}
         self._own |= {name: self._register(name, _IS_OUTPUT) for name in outputs}

@@ -25,6 +25,7 @@ class NullSpec:
             out), or never without a source or with `loop`.
         clocked: at the pace of the clock; else as fast as the worker delivers.
         blocks: block sizes used in turn; None: the stream's block size.
+        drift: by how much its clock is fast, relative.
         priority: real-time priority of the device's thread to try for, 0 for none; None: as a sound
             card's, where the stream asks for real time.
     """
@@ -35,6 +36,7 @@ class NullSpec:
     frames: int | None = None
     clocked: bool = True
     blocks: tuple[int, ...] | None = None
+    drift: float = 0.0
     priority: int | None = None
 
     def open(self, config: StreamConfig, before: object = None) -> NullDevice:
@@ -54,7 +56,12 @@ class NullDevice:
         self._spec = spec
         self._source = None if source is None else np.ascontiguousarray(source)
         self.samplerate = config.samplerate or 48000
-        self.in_channels = 2 if source is None else source.shape[1]
+        self.in_channels = max(2, config.in_channels) if source is None else source.shape[1]
+        if config.microphone and config.in_channels > self.in_channels:
+            raise DeviceError(
+                f"the null device has {self.in_channels} channels, "
+                f"the microphone is to be on {max(config.microphone)}"
+            )
         self.blocks: tuple[int, ...] = spec.blocks or (config.blocksize,)
         self.paced = spec.clocked
         pace = "clocked" if spec.clocked else "free-running"
@@ -67,7 +74,7 @@ class NullDevice:
         self._device: native.NullDevice | None = None
         self._captured: Float32 | None = None
 
-    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+    def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str] = ()) -> None:
         out_channels = bridge.config.out_channels
         frames = self._frames
         if frames is None and self._source is not None and not self._spec.loop:
@@ -76,8 +83,8 @@ class NullDevice:
             assert frames is not None
             self._captured = np.zeros((frames, out_channels), np.float32)
         config = native.NullConfig(
-            samplerate=self.samplerate,
-            in_channels=self.in_channels,
+            samplerate=self.samplerate * (1 + self._spec.drift),
+            in_channels=bridge.config.in_channels,
             out_channels=out_channels,
             blocks=self.blocks,
             source=self._source,

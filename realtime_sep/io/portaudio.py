@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from math import ceil
 from typing import Any, Literal
+from weakref import WeakSet
 
 from realtime_sep.errors import DeviceError, SampleRateError, UsageError
 from realtime_sep.io import jack
 from realtime_sep.io.device import Device
-from realtime_sep.io.ends import DeviceName, Ends, Listing
+from realtime_sep.io.ends import DeviceName, Ends, Listing, Side
 from realtime_sep.io.jack import JackDevice, JackSpec
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
@@ -46,6 +47,10 @@ _NO_JACK = {"JACK_DEFAULT_SERVER": "none", "JACK_NO_START_SERVER": "1", "PIPEWIR
 
 #: Threads that close streams whose server does not answer.
 _closing: set[threading.Thread] = set()
+#: Devices of this process that are not stopped: PortAudio is not initialised under them.
+_alive: WeakSet[PortAudioDevice] = WeakSet()
+#: One thread at a time looks for devices or opens one: where to is partly told by the environment.
+_turn = threading.RLock()
 
 
 def load(anew: bool = False, jack: bool = False) -> Any:
@@ -143,21 +148,28 @@ class PortAudioSpec:
             `realtime_sep.io.jack` then opens.
         latency: "low", "high", or seconds, for each of the device's own buffers.
         api: host API to look in ("JACK", "ALSA", ...); None: any.
+        side: "input" or "output" opens that one alone, as a second device.
     """
 
     input: DeviceName = None
     output: DeviceName = None
     latency: Literal["low", "high"] | float = "low"
     api: str | None = None
+    side: Side = "both"
 
     def open(self, config: StreamConfig, before: Any = None) -> Device:
         if isinstance(before, JackDevice):
             return before.spec.open(config, before)
-        sounddevice = load(anew=before is not None)
+        with _turn:
+            return self._open(config, before)
+
+    def _open(self, config: StreamConfig, before: Any) -> Device:
+        alone = not _alive
+        sounddevice = load(anew=before is not None and alone)
         try:
             ends = self._ends(sounddevice)
         except (UsageError, DeviceError):
-            if not jack.running():
+            if not alone or not jack.running():
                 raise
             sounddevice = load(anew=True, jack=True)
             try:
@@ -167,11 +179,17 @@ class PortAudioSpec:
             finally:
                 unload(sounddevice)
         if "JACK" in ends.api:
-            return JackSpec(ends.input["name"], ends.output["name"]).open(config)
+            names = (
+                None if self.side == "output" else ends.input["name"],
+                None if self.side == "input" else ends.output["name"],
+            )
+            return JackSpec(*names, self.side).open(config)
         return PortAudioDevice(sounddevice, ends, config)
 
     def _ends(self, sounddevice: Any, api: str | None = None) -> Ends:
-        return Ends(listing(sounddevice), self.input, self.output, api or self.api, self.latency)
+        return Ends(
+            listing(sounddevice), self.input, self.output, api or self.api, self.latency, self.side
+        )
 
 
 def listing(sounddevice: Any) -> Listing:
@@ -202,13 +220,16 @@ class PortAudioDevice:
         self.blocks: tuple[int, ...] = (config.blocksize,)
         self._stream: Any = None
         self._bridge: Any = None
+        _alive.add(self)
         with self._opening():
-            self._sd.check_input_settings(
-                ends.input["index"], self.in_channels, "float32", samplerate=self.samplerate
-            )
-            self._sd.check_output_settings(
-                ends.output["index"], self._out_channels, "float32", samplerate=self.samplerate
-            )
+            if self.in_channels:
+                self._sd.check_input_settings(
+                    ends.input["index"], self.in_channels, "float32", samplerate=self.samplerate
+                )
+            if self._out_channels:
+                self._sd.check_output_settings(
+                    ends.output["index"], self._out_channels, "float32", samplerate=self.samplerate
+                )
             if ends.behind_server:
                 self.blocks = (config.blocksize, self._burst())
 
@@ -216,7 +237,7 @@ class PortAudioDevice:
     def _opening(self) -> Iterator[None]:
         """What PortAudio needs, and what it says, while devices are opened."""
         try:
-            with self._ends.opening():
+            with _turn, self._ends.opening():
                 yield
         except self._sd.PortAudioError as error:
             self.stop()
@@ -224,12 +245,16 @@ class PortAudioDevice:
             raise kind(f"{self.description}: {_reason(error)}") from error
 
     def _open(self, **callback: Any) -> Any:
+        ends = self._ends
+        one = {"input": self.in_channels, "output": self._out_channels}
+        both = self.in_channels, self._out_channels
+        duplex = ends.side == "both"
         return self._sd._StreamBase(
-            kind="duplex",
+            kind="duplex" if duplex else ends.side,
             samplerate=self.samplerate,
             blocksize=self._blocksize,
-            device=(self._ends.input["index"], self._ends.output["index"]),
-            channels=(self.in_channels, self._out_channels),
+            device=(ends.input["index"], ends.output["index"]) if duplex else ends.input["index"],
+            channels=both if duplex else one[ends.side],
             dtype="float32",
             latency=self._ends.buffers,
             clip_off=True,
@@ -245,11 +270,12 @@ class PortAudioDevice:
         of the capture buffer; the callback then runs several times in a row.
         """
         probe = self._open()
-        blocks: int = ceil(round(probe.latency[0] * self.samplerate) / self._blocksize)
+        latency = probe.latency[0] if self._ends.side == "both" else probe.latency
+        blocks: int = ceil(round(latency * self.samplerate) / self._blocksize)
         probe.close()
         return max(1, blocks) * self._blocksize
 
-    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+    def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str] = ()) -> None:
         self._bridge = bridge
         ffi = self._sd._ffi
         for _ in range(START_ATTEMPTS):
@@ -275,12 +301,14 @@ class PortAudioDevice:
 
     def _note_latency(self) -> None:
         latency = self._stream.latency
+        latency = latency if self._ends.side == "both" else (latency,)
         # What a virtual device reports can be garbage: nobody waits more than two seconds.
         total = sum(latency) if all(0 <= part < 2 for part in latency) else 0.0
         self.latency = round(total * self.samplerate)
 
     def stop(self) -> None:
         self._ends.watch.close()
+        _alive.discard(self)
         stream, self._stream = self._stream, None
         if stream is None:
             return

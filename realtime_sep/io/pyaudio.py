@@ -167,7 +167,7 @@ class PyAudioDevice:
                 f"{self.description}: {error.args[-1] if wrong_rate else error}"
             ) from error
 
-    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str] = ()) -> None:
+    def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str] = ()) -> None:
         for attempt in range(START_ATTEMPTS):
             before = bridge.stats().callbacks
             try:

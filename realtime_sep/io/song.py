@@ -46,7 +46,7 @@ class SongDevice:
         self.description = f"a recording ▶{sink}" if arrow else inner.description
         self._song = _at_rate(spec.song, spec.samplerate, inner.samplerate)
 
-    def start(self, bridge: Bridge, ring: Ring, buses: Sequence[str]) -> None:
+    def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str]) -> None:
         bridge.play(self._song)
         self.inner.start(bridge, ring, buses)
         self.latency = self.inner.latency
