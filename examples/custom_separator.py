@@ -4,7 +4,7 @@
 
 It takes a hop and fills the same hop of every stem; the stems add up to the mix, delayed by
 `info.latency`.  That is all: it runs offline, live (`open_stream(Bass)`), and in a package of yours
-under a name (see `plugin_package`).
+under a name (see `plugin_template`).
 """
 
 import numpy as np

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from realtime_sep.testing import EffectConformance, SeparatorConformance
+
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
@@ -67,7 +69,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Building leaves things beside the source; not in the repository.
     source, target = folder / "source", folder / "target"
     shutil.copytree(
-        ROOT / "examples" / "plugin_package",
+        ROOT / "examples" / "plugin_template",
         source,
         ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
     )
@@ -106,11 +108,41 @@ def test_both_plugins_run_in_the_engine(installed: Path) -> None:
     assert low < 0.02
     assert high > 0.28
     assert report["beat"] == 10
-    assert "depth goes from 0.0 to 1.0" in report["refused"]
+    assert "depth goes from 0 to +1" in report["refused"]
+
+
+def test_its_own_tests_pass_and_are_all_of_the_kit(installed: Path) -> None:
+    """As whoever copies it would run them."""
+    tests = ROOT / "examples" / "plugin_template" / "tests"
+    paths = [str(installed), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
+            *("--rootdir", str(installed), str(tests)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=installed,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+    assert done.returncode == 0, done.stdout
+    checks = [
+        name
+        for suite in (EffectConformance, SeparatorConformance)
+        for name in dir(suite)
+        if name.startswith("test_")
+    ]
+    assert f"{len(checks) + 1} passed" in done.stdout
+
+
+def test_it_is_as_short_as_it_says() -> None:
+    code = (ROOT / "examples" / "plugin_template" / "stage_tricks.py").read_text()
+    assert len([line for line in code.splitlines() if line.strip()]) <= 60
 
 
 def test_the_readme_names_what_is_there() -> None:
-    package = ROOT / "examples" / "plugin_package"
+    package = ROOT / "examples" / "plugin_template"
     readme = (package / "README.md").read_text()
     entry_points = (package / "pyproject.toml").read_text()
     for name in ("band-center", "tremolo"):
