@@ -69,21 +69,27 @@ class Bench:
         """An effect, to be run here; its parameters."""
         effect = named(function)(*arguments)
         self._parameters = tuple(effect.parameters)[:MOST]
+        self._values = np.array([p.default for p in self._parameters])
         self._effect = effect
         return self._parameters
 
     def prepare(
-        self, samplerate: int, channels: int, max_frames: int, places: list[tuple[int, ...]]
+        self,
+        samplerate: int,
+        channels: int,
+        max_frames: int,
+        values: list[float],
+        places: list[tuple[int, ...]],
     ) -> int:
-        """The latency."""
+        """The latency, with these values of the parameters."""
         self._rings = None
+        self._turn(np.array(values))
         self._effect.prepare(samplerate, channels, max_frames)
         self._latency = int(self._effect.latency)
         self._block: Float32 = np.zeros((max_frames, channels), np.float32)
         whole = np.frombuffer(mmap.mmap(self._memory, places[-1][-1]), np.uint8)
         audio, orders, results = (native.Ring.attach(whole[s:e]) for _, _, s, e in places)
         self._rings = audio, orders, results
-        self._values = np.full(len(self._parameters), np.nan)
         gc.collect()
         gc.freeze()
         return self._latency

@@ -189,7 +189,11 @@ class Isolated:
 
     def __init__(self, helper: Helper, function: str, *arguments: Any) -> None:
         self._helper = helper
-        self.parameters: tuple[Parameter, ...] = helper.ask("make", function, *arguments)
+        try:
+            self.parameters: tuple[Parameter, ...] = helper.ask("make", function, *arguments)
+        except BaseException:
+            helper.close()
+            raise
         self._places = {p.name: 2 + i for i, p in enumerate(self.parameters)}
         self._order = np.array([0.0, 0.0, *(p.default for p in self.parameters)])
         self.latency = 0
@@ -228,7 +232,8 @@ class Isolated:
         self._audio, self._orders, self._results = (
             Ring.place(whole[start:end], length, wide) for length, wide, start, end in places
         )
-        own = self._helper.ask("prepare", samplerate, channels, max_frames, places)
+        values = self._order[2:].tolist()
+        own = self._helper.ask("prepare", samplerate, channels, max_frames, values, places)
         self._block = max_frames
         self.latency = own + max_frames
         self._samplerate, self._channels = samplerate, channels

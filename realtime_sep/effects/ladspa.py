@@ -246,13 +246,11 @@ class LadspaHost:
             found = _find(helper, name)
             if found.misfit:
                 raise UsageError(found.misfit)
-            if isolate:
-                return Isolated(
-                    helper, "realtime_sep.effects.ladspa:Ladspa", found.path, found.label
-                )
         except BaseException:
             helper.close()
             raise
+        if isolate:
+            return Isolated(helper, "realtime_sep.effects.ladspa:Ladspa", found.path, found.label)
         helper.close()
         return Ladspa(found.path, found.label)
 
