@@ -71,10 +71,16 @@ def describe(entry: ModelEntry, provider: str = "", rtf: float | None = None) ->
     """Everything that is known about an installed model."""
     meta = entry.metadata
     rate = meta.sample_rates[0]
+    default = plan.DEFAULT_PROFILE
     if meta.kind == "spectral":
-        frames = {"model": overlap_add_lag(meta.geometry, meta.lookahead)}
+        files = {name: other.metadata for name, other in registry.profiles(entry).items()}
+        default = next((name for name, other in files.items() if other == meta), "model")
+        frames = {
+            name: overlap_add_lag(other.geometry, other.lookahead)
+            for name, other in {default: meta, **files}.items()
+        }
     elif meta.kind == "waveform":
-        frames = {"model": meta.delay}
+        default, frames = "model", {"model": meta.delay}
     else:
         frames = {name: p.latency(meta.hop) for name, p in plan.profiles(meta).items()}
     return ModelInfo(
@@ -85,7 +91,7 @@ def describe(entry: ModelEntry, provider: str = "", rtf: float | None = None) ->
         stems=meta.all_stems,
         sample_rates=meta.sample_rates,
         latency={k: {"frames": v, "ms": round(1e3 * v / rate, 1)} for k, v in frames.items()},
-        default_profile="model" if "model" in frames else plan.DEFAULT_PROFILE,
+        default_profile=default,
         licence=meta.licence,
         training_data=meta.training_data,
         source=entry.source,

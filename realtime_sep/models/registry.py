@@ -22,6 +22,7 @@ from platformdirs import user_data_dir
 from realtime_sep.errors import ModelError, unknown
 from realtime_sep.models import trust
 from realtime_sep.models.metadata import ModelMetadata
+from realtime_sep.types import PROFILES
 
 MANIFEST = "manifest.json"
 #: Overrides where imported models live.
@@ -115,6 +116,37 @@ def find(name: str) -> ModelEntry | None:
             f"{IMPORTABLE[name]}"
         )
     return None
+
+
+def profiles(entry: ModelEntry) -> dict[str, ModelEntry]:
+    """The files behind one name, of models that run hop by hop, by profile (`types.PROFILES`).
+
+    A model has the profile whose windows it was trained with; `NAME-PROFILE`, where there is such a
+    model with that profile's windows, is the same in another one.
+    """
+    if entry.metadata.kind != "spectral":
+        return {}
+    installed = entries()
+    found: dict[str, ModelEntry] = {}
+    for name, geometry in PROFILES.items():
+        for other in (entry, installed.get(f"{entry.name}-{name}")):
+            if other and other.metadata.kind == "spectral" and other.metadata.geometry == geometry:
+                found.setdefault(name, other)
+    return found
+
+
+def in_profile(entry: ModelEntry, profile: str | None) -> ModelEntry:
+    """The model itself, or its file for a profile.
+
+    Raises:
+        UsageError: it has no such profile.
+    """
+    if profile is None:
+        return entry
+    found = profiles(entry)
+    if profile not in found:
+        raise unknown(f"profile of {entry.name!r}", profile, found)
+    return found[profile]
 
 
 def describe(path: Path) -> ModelEntry:

@@ -23,12 +23,22 @@ from realtime_sep.dsp.delay import Delay
 from realtime_sep.dsp.stft import Analysis, Synthesis
 from realtime_sep.errors import ModelError, UsageError
 from realtime_sep.latency import overlap_add_lag
+from realtime_sep.models import registry
 from realtime_sep.models.registry import ModelEntry
-from realtime_sep.separators.onnx import _active, _check_graph, _reason, _runner, _session
+from realtime_sep.separators.onnx import (
+    _active,
+    _check_graph,
+    _reason,
+    _runner,
+    _session,
+    has_waves,
+)
 from realtime_sep.types import Complex64, Float32, SeparatorInfo
 
 
-def load_batch(entry: ModelEntry, lanes: int, provider: str = "auto") -> SpectralBatch | None:
+def load_batch(
+    entry: ModelEntry, lanes: int, provider: str = "auto", profile: str | None = None
+) -> SpectralBatch | None:
     """A batch of up to `lanes` streams, or None where the model takes only one at a time.
 
     Raises:
@@ -36,6 +46,7 @@ def load_batch(entry: ModelEntry, lanes: int, provider: str = "auto") -> Spectra
     """
     if entry.metadata.kind != "spectral":
         return None
+    entry = registry.in_profile(entry, profile)
     session = _session(entry, provider)
     values = (*session.get_inputs(), *session.get_outputs())
     if any(isinstance(value.shape[0], int) for value in values if value.shape):
@@ -71,6 +82,10 @@ class SpectralBatch:
         # Complex views of the network's arrays: nothing is converted per hop.
         self.inputs: Complex64 = self._spec.view(np.complex64)[..., 0]
         self.outputs: Complex64 = self._stems.view(np.complex64)[..., 0]
+        self.samples: Float32 | None = None
+        if has_waves(session):
+            self.samples = np.zeros((lanes, meta.channels, meta.hop), np.float32)
+            self.waves: Float32 = np.zeros((*self._stems.shape[:3], meta.hop), np.float32)
         inputs, outputs = self._arrays(lanes)
         _check_graph(
             entry,
@@ -92,15 +107,14 @@ class SpectralBatch:
 
     def _arrays(self, lanes: int) -> tuple[dict[str, Float32], dict[str, Float32]]:
         """What the graph reads and writes for so many streams: the first rows."""
+        inputs, outputs = {"spec": self._spec}, {"stems": self._stems}
+        if self.samples is not None:
+            inputs["samples"], outputs["waves"] = self.samples, self.waves
+        inputs |= {f"state_{name}": array for name, array in self._before.items()}
+        outputs |= {f"next_state_{name}": array for name, array in self._after.items()}
         return (
-            {
-                "spec": self._spec[:lanes],
-                **{f"state_{n}": a[:lanes] for n, a in self._before.items()},
-            },
-            {
-                "stems": self._stems[:lanes],
-                **{f"next_state_{n}": a[:lanes] for n, a in self._after.items()},
-            },
+            {name: array[:lanes] for name, array in inputs.items()},
+            {name: array[:lanes] for name, array in outputs.items()},
         )
 
     def lane(self, *, samplerate: int, channels: int = 2) -> Lane:
@@ -185,6 +199,8 @@ class Lane:
         self._row = self._batch.enter(self)
         self.computed = False
         self._batch.inputs[self._row] = self._analysis.process(hop)
+        if self._batch.samples is not None:
+            self._batch.samples[self._row] = hop.T
 
     def process(self, hop: Float32, stems: Float32) -> None:
         """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
@@ -192,10 +208,13 @@ class Lane:
             self.prepare(hop)
         if not self.computed:
             self._batch.run()
-        spectra = self._batch.outputs[self._row, :, : self._channels]
+        row, channels = self._row, self._channels
+        spectra = self._batch.outputs[row, :, :channels]
         self._row, self.computed = None, False
         residual = stems[-1]
         self._delay.process(hop, residual)
         for i, synthesis in enumerate(self._syntheses):
             synthesis.process(spectra[i], stems[i])
+            if self._batch.samples is not None:
+                stems[i] += self._batch.waves[row, i, :channels].T
             residual -= stems[i]

@@ -48,10 +48,11 @@ def load(entry: ModelEntry, *, samplerate: int, channels: int = 2, **options: An
     """Make the separator that an installed model's metadata asks for.
 
     Args:
-        options: `provider` ("auto", "cpu", "cuda"); of window and segment models also `profile`
-            (left out: what suits the provider), `realtime` and the fields of `SlidingPlan` or
-            `SegmentPlan` (`step`, ...); of window models `wiener` (see `Sliding`), of segment
-            models `threads`.
+        options: `provider` ("auto", "cpu", "cuda"); of all but waveform models `profile` (of
+            spectral ones: another file of the same name, see `registry.profiles`; else left out:
+            what suits the provider); of window and segment models `realtime` and the fields of
+            `SlidingPlan` or `SegmentPlan` (`step`, ...); of window models `wiener` (see `Sliding`),
+            of segment models `threads`.
 
     Raises:
         ModelError: the file is refused, does not fit its metadata, or cannot run here.
@@ -77,8 +78,14 @@ def load(entry: ModelEntry, *, samplerate: int, channels: int = 2, **options: An
 
 
 def _spectral(
-    entry: ModelEntry, *, samplerate: int, channels: int, provider: str = "auto"
+    entry: ModelEntry,
+    *,
+    samplerate: int,
+    channels: int,
+    provider: str = "auto",
+    profile: str | None = None,
 ) -> Separator:
+    entry = registry.in_profile(entry, profile)
     return OnnxSpectral(entry, samplerate=samplerate, channels=channels, provider=provider)
 
 
@@ -131,7 +138,9 @@ class OnnxSpectral:
 
     Graph: `spec` `[1, channels, bins, 2]` (real, imaginary part) and `state_*` in; `stems`
     `[1, stems, channels, bins, 2]` and `next_state_*` out.  Mono input goes to all channels of the
-    network, and its first one comes out.
+    network, and its first one comes out.  One with a waveform branch takes `samples`
+    `[1, channels, hop]`, the hop itself, too, and gives `waves` `[1, stems, channels, hop]`: what
+    is added to the hops that its spectra become.
 
     Args:
         entry: of kind "spectral".
@@ -151,7 +160,13 @@ class OnnxSpectral:
         spec: Float32 = np.zeros((1, meta.channels, geometry.bins, 2), np.float32)
         stems: Float32 = np.zeros((1, len(meta.stems), meta.channels, geometry.bins, 2), np.float32)
         session = _session(entry, provider)
-        self._step = _Step(entry, session, {"spec": spec}, {"stems": stems})
+        inputs, outputs = {"spec": spec}, {"stems": stems}
+        self._samples: Float32 | None = None
+        if has_waves(session):
+            self._samples = np.zeros((1, meta.channels, meta.hop), np.float32)
+            self._waves: Float32 = np.zeros((1, *stems.shape[1:3], meta.hop), np.float32)
+            inputs["samples"], outputs["waves"] = self._samples, self._waves
+        self._step = _Step(entry, session, inputs, outputs)
 
         latency = overlap_add_lag(geometry, meta.lookahead)
         self._analysis = Analysis(geometry, channels)
@@ -190,12 +205,22 @@ class OnnxSpectral:
     def process(self, hop: Float32, stems: Float32) -> None:
         """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
         self._input[:] = self._analysis.process(hop)
+        if self._samples is not None:
+            self._samples[0] = hop.T
         self._step()
         residual = stems[-1]
         self._delay.process(hop, residual)
         for i, synthesis in enumerate(self._syntheses):
             synthesis.process(self._output[i], stems[i])
+            if self._samples is not None:
+                stems[i] += self._waves[0, i, : hop.shape[1]].T
             residual -= stems[i]
+
+
+def has_waves(session: Any) -> bool:
+    """Whether a spectral model's graph has a waveform branch: half a one is refused later."""
+    values = (*session.get_inputs(), *session.get_outputs())
+    return bool({"samples", "waves"} & {value.name for value in values})
 
 
 class OnnxWaveform:

@@ -72,6 +72,31 @@ def test_a_file_by_its_path(tmp_path: Path) -> None:
         load_separator(str(tmp_path / "no.onnx"), samplerate=44100)
 
 
+def test_one_name_has_a_file_for_each_profile(user_models: Path) -> None:
+    studio = replace(tiny.SPECTRAL, name="pair", n_fft=2048, synthesis=1024, hop=512)
+    live = replace(studio, name="pair-live", synthesis=512, hop=256)
+    registry.install(tiny.gain(0.5, studio).SerializeToString(), origin="a test")
+    with pytest.raises(UsageError, match="unknown profile of 'pair' 'live'; known: studio"):
+        load_separator("pair:profile=live")
+    registry.install(tiny.gain(0.5, live).SerializeToString(), origin="a test")
+    hops = {name: load_separator(name).info.hop for name in ("pair", "pair-live")}
+    assert hops == {"pair": 512, "pair-live": 256}
+    for name, profile, file in (
+        ("pair", "studio", "pair"),
+        ("pair", "live", "pair-live"),
+        ("pair-live", "live", "pair-live"),
+    ):
+        assert load_separator(name, profile=profile).info.name == file
+    with pytest.raises(UsageError, match="unknown profile"):
+        load_separator("pair:profile=stage")
+    shown = json.loads(cli("show", "pair", "--json").output)
+    assert shown["latency"] == {
+        "studio": {"frames": 512, "ms": 11.6},
+        "live": {"frames": 256, "ms": 5.8},
+    }
+    assert shown["default_profile"] == "studio"
+
+
 def test_spleeter_is_one_command_away() -> None:
     with pytest.raises(ModelError, match="run: realtime-sep models import spleeter"):
         load_separator("spleeter", samplerate=44100)

@@ -14,6 +14,7 @@ import pytest
 from realtime_sep.engine import Engine
 from realtime_sep.errors import ModelError, UsageError
 from realtime_sep.separators import Separator
+from realtime_sep.separators.batch import load_batch
 from realtime_sep.separators.onnx import load
 from realtime_sep.types import Float32
 from separators_onnx import tiny
@@ -64,6 +65,42 @@ def test_stems_add_up(make: Any) -> None:
     error = stems.sum(axis=0)[late:] - signal[: len(signal) - late]
     assert np.abs(error).max() < 1e-6
     np.testing.assert_allclose(stems[0][late:], 0.3 * signal[:-late], atol=2e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_two_branches_are_added_aligned(make: Any, channels: int) -> None:
+    separator = make(tiny.branches(0.25, 0.5), channels=channels)
+    signal = noise(128 * 40, channels)
+    for _ in range(2):
+        vocals, rest = run(separator, signal)
+        late = separator.info.latency
+        np.testing.assert_allclose(vocals[late:], 0.75 * signal[:-late], atol=2e-6)
+        np.testing.assert_allclose(rest[late:], 0.25 * signal[:-late], atol=2e-6)
+        separator.reset()
+
+
+def test_two_branches_in_a_batch(tmp_path: Path) -> None:
+    batch = load_batch(tiny.entry(tiny.branches(0.25, 0.5), tmp_path), 3)
+    assert batch is not None
+    lanes = [batch.lane(samplerate=44100, channels=channels) for channels in (2, 1)]
+    stems = [np.zeros((2, 128, channels), np.float32) for channels in (2, 1)]
+    signals = [noise(128 * 12), noise(128 * 12, 1)]
+    for start in range(0, 128 * 12, 128):
+        hops = [signal[start : start + 128] for signal in signals]
+        for lane, hop in zip(lanes, hops, strict=True):
+            lane.prepare(hop)
+        batch.run()
+        for lane, hop, out, signal in zip(lanes, hops, stems, signals, strict=True):
+            lane.process(hop, out)
+            if start:
+                expected = 0.75 * signal[start - 128 : start]
+                np.testing.assert_allclose(out[0], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("missing", ["samples", "waves"])
+def test_half_a_branch_is_refused(make: Any, missing: str) -> None:
+    with pytest.raises(ModelError, match="its metadata means"):
+        make(tiny.branches(0.25, 0.5, missing))
 
 
 def test_several_stems_and_their_rest(make: Any) -> None:

@@ -83,6 +83,38 @@ def counting(states: Sequence[str] = ("count",)) -> onnx.ModelProto:
     return model(nodes, constants, metadata)
 
 
+def branches(spectral: float, waveform: float, *leave_out: str) -> onnx.ModelProto:
+    """The stem is `spectral` times the mix by its spectrum and `waveform` times by its samples.
+
+    Any number of streams at once.  `leave_out` names an input or output that is missing.
+    """
+    metadata = replace(SPECTRAL, states=(StateSpec("past", (2, SPECTRAL.hop)),))
+    nodes = [
+        helper.make_node("Unsqueeze", ["spec", "one"], ["wide"]),
+        helper.make_node("Mul", ["wide", "spectral"], ["stems"]),
+        helper.make_node("Unsqueeze", ["state_past", "one"], ["late"]),
+        helper.make_node("Mul", ["late", "waveform"], ["waves"]),
+        helper.make_node("Identity", ["samples"], ["next_state_past"]),
+    ]
+    if "samples" in leave_out:
+        nodes[-1] = helper.make_node("Identity", ["state_past"], ["next_state_past"])
+    constants = {
+        "one": np.array([1], np.int64),
+        "spectral": np.array(spectral, np.float32),
+        "waveform": np.array(waveform, np.float32),
+    }
+    made = model(nodes, constants, metadata)
+    for name, values, shape in (
+        ("samples", made.graph.input, [1, 2, SPECTRAL.hop]),
+        ("waves", made.graph.output, [1, 1, 2, SPECTRAL.hop]),
+    ):
+        if name not in leave_out:
+            values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return made
+
+
 def window_gain(value: float, metadata: ModelMetadata = WINDOW) -> onnx.ModelProto:
     """Every mask is `value`."""
     nodes = [
