@@ -12,16 +12,18 @@ import math
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from realtime_sep import native
+from realtime_sep.editing import Editing
+from realtime_sep.effects.slot import SlotInfo
 from realtime_sep.errors import DeviceError, EngineError, RealtimeSepError, UsageError
-from realtime_sep.parameters import Parameter
 from realtime_sep.recovery import Recovery
-from realtime_sep.rig import CALLBACKS, PRIORITY, Plan, Records, Rig
+from realtime_sep.rig import CALLBACKS, PRIORITY, Plan, Records, Rig, Wish
 from realtime_sep.separators import SeparatorFactory
 from realtime_sep.switching import Switch
 from realtime_sep.types import Float32, Latency, SeparatorInfo, StreamConfig
@@ -43,12 +45,13 @@ _COPIED = tuple(
 
 @dataclass(frozen=True)
 class Opened:
-    """What is settled once a host is built, or its device has come back."""
+    """What is settled once a host is built, and may change: with the device, the separator, or
+    the chains of effects, by place."""
 
     info: SeparatorInfo
     latency: Latency
     device: str
-    parameters: tuple[Parameter, ...] = ()
+    chains: Mapping[str, tuple[SlotInfo, ...]] = field(default_factory=dict)
 
 
 class Host:
@@ -71,6 +74,8 @@ class Host:
         self._recovery: Recovery | None = None
         self._switch: Switch | None = None
         self._wanted: tuple[Plan, int] | None = None
+        self._editing: Editing | None = None
+        self._wishes: deque[tuple[Wish, int]] = deque()
         self._reopens = 0
         self._notice: str | None = None
         self._started = self._flowing_since = 0
@@ -80,7 +85,7 @@ class Host:
     def opened(self) -> Opened:
         """Separator, latency and device; the device's own part is known after `start`."""
         latency = replace(self._rig.latency, device=self._device.latency)
-        return Opened(self._rig.info, latency, self._device.description, self._rig.parameters)
+        return Opened(self._rig.info, latency, self._device.description, self._rig.chains)
 
     @property
     def captured(self) -> Float32 | None:
@@ -110,9 +115,10 @@ class Host:
             while self._flows() and not self._rig.finished and time.monotonic() < deadline:
                 time.sleep(0.005)
         self._rig.stop()
-        if self._switch is not None:
-            self._switch.give_up()
-            self._switch.join(_GIVE_UP_TIMEOUT)
+        for helper in (self._switch, self._editing):
+            if helper is not None:
+                helper.give_up()
+                helper.join(_GIVE_UP_TIMEOUT)
         self._rig.close()
         self.refresh()
 
@@ -138,6 +144,31 @@ class Host:
             self._switch, self._wanted = Switch(*self._wanted, self._rig), None
             self._switch.start()
 
+    def edit(self, wish: Wish, number: int) -> None:
+        """Change a chain of effects as soon as that is prepared; one wish after another.
+
+        Args:
+            number: of the wish, for the answer.
+        """
+        self._wishes.append((wish, number))
+
+    def _attend_edits(self) -> Iterator[tuple[str, Any]]:
+        if news := self._rig.news():
+            yield "changed", self.opened
+            for line in news:
+                yield "notice", line
+        if (editing := self._editing) is not None and not editing.is_alive():
+            self._editing = None
+            self._plan = replace(self._plan, chains=self._rig.planned_chains)
+            if editing.failure is None:
+                yield "edited", (editing.number, self.opened)
+            else:
+                yield "unedited", (editing.number, str(editing.failure))
+        if self._wishes and self._editing is None and self._recovery is None:
+            wish, number = self._wishes.popleft()
+            self._editing = Editing(wish, number, self._rig, self._plan.config.realtime)
+            self._editing.start()
+
     def _flows(self) -> bool:
         return self._started > 0 and not (self._device.finished or self._device.trouble)
 
@@ -158,7 +189,9 @@ class Host:
         Yields:
             `("notice", str)` for people; `("reopened", Opened)` when a device has come back;
             `("switched", (number, Opened))` when another separator has taken over, `("unswitched",
-            (number, str))` when it cannot; `("ended", None)` when the device came to its own end.
+            (number, str))` when it cannot; `("edited", (number, Opened))` and `("unedited",
+            (number, str))` likewise for chains of effects, `("changed", Opened)` when an effect was
+            taken out; `("ended", None)` when the device came to its own end.
 
         Raises:
             EngineError: the separator raised.
@@ -177,6 +210,7 @@ class Host:
         else:
             yield from self._suspect()
         yield from self._attend_switch()
+        yield from self._attend_edits()
         if (notice := self._rig.notice) is not None and notice != self._notice:
             self._notice = notice
             yield "notice", notice
@@ -245,8 +279,8 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
 
     Messages out: `("opened", Opened)`, `("started", Opened)`, what `Host.watch` yields,
     `("failed", error)`, `("closed", captured)`.
-    Messages in: `"start"`, `("switch", separator, options, number)`, `"stop"`; a closed pipe means
-    that nobody is there any more.
+    Messages in: `"start"`, `("switch", separator, options, number)`, `("edit", wish, number)`,
+    `"stop"`; a closed pipe means that nobody is there any more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that owns the terminal
     told_to_end: list[int] = []
@@ -287,6 +321,8 @@ def _attend(host: Host, pipe: Connection, told_to_end: list[int]) -> None:
             match pipe.recv():
                 case ("switch", *wish):
                     host.switch(*wish)
+                case ("edit", wish, number):
+                    host.edit(wish, number)
                 case _:
                     return
         elif not ended:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from realtime_sep import effects, separators
 from realtime_sep.effects import Effect
+from realtime_sep.effects.chain import Chain, free_name
+from realtime_sep.effects.hosts import HOSTS, Host
+from realtime_sep.effects.slot import Slot
+from realtime_sep.effects.syntax import SlotSpec, parse_chain, parse_slot, slot_name
 from realtime_sep.errors import RealtimeSepError, UsageError, unknown
 from realtime_sep.separators import Separator
 from realtime_sep.types import SeparatorInfo
@@ -64,7 +69,7 @@ def load_separator(
         )
     name, told = with_options(name)
     options = {**told, **options}
-    factory = _find(SEPARATORS, name, separators.API_VERSION)
+    factory = find(SEPARATORS, name)
     if factory is None:
         from realtime_sep.models import registry
 
@@ -100,7 +105,7 @@ def load_batch(name: str, lanes: int, **options: Any) -> SpectralBatch | None:
     name, told = with_options(name)
     options = {**told, **options}
     entry = None if entry_points(group=SEPARATORS, name=name) else registry.find(name)
-    if entry is None or options.keys() - {"provider"}:
+    if entry is None or options.keys() - {"provider", "profile"}:
         return None
     from realtime_sep.separators.batch import load_batch
 
@@ -140,18 +145,64 @@ def _value(text: str) -> Any:
     return text
 
 
-def load_effect(name: str, **parameters: float) -> Effect:
+def available_hosts() -> list[str]:
+    """Schemes of the hosts of foreign plugins, sorted."""
+    return sorted(entry_points(group=HOSTS).names)
+
+
+def load_host(scheme: str) -> Host:
+    """A host of foreign plugins.
+
+    Raises:
+        UsageError: there is none for this scheme (the nearest is suggested).
+    """
+    target = find(HOSTS, scheme)
+    if target is None:
+        raise unknown("host of plugins", scheme, available_hosts())
+    host = _call(scheme, target) if isinstance(target, type) else target
+    if not isinstance(host, Host):
+        raise UsageError(f"plugin {scheme!r} is no host: it lacks part of the protocol")
+    return host
+
+
+def load_effect(name: str | SlotSpec, **parameters: Any) -> Effect:
     """Make an effect and turn its parameters.
+
+    Args:
+        name: of the effect, or text as in a chain: `gain:db=-3`, `ladspa:plate_1423:decay=2`
+            (see `effects.syntax`; whether it starts bypassed is no matter here).
+        parameters: by name; those of foreign plugins take `preset`, a name, and `isolate`, whether
+            they run in a process of their own, as well.
 
     Raises:
         UsageError: unknown effect or parameter (the nearest is suggested).
     """
-    factory = _find(EFFECTS, name, effects.API_VERSION)
-    if factory is None:
-        raise unknown("effect", name, available_effects())
-    effect = _call(name, factory)
+    spec = parse_slot(name) if isinstance(name, str) else name
+    name, parameters = spec.source, {**spec.options, **parameters}
+    if spec.scheme:
+        chosen: dict[str, Any] = {}
+        if "isolate" in parameters:
+            chosen["isolate"] = bool(parameters.pop("isolate"))
+        if "preset" in parameters:
+            chosen["preset"] = str(parameters.pop("preset"))
+        effect = load_host(spec.scheme).load(spec.name, **chosen)
+    else:
+        factory = find(EFFECTS, name)
+        if factory is None:
+            raise unknown("effect", name, available_effects())
+        effect = _call(name, factory)
     if not isinstance(effect, Effect):
         raise UsageError(f"plugin {name!r} makes no effect: it lacks part of the protocol")
+    try:
+        _turn(name, effect, parameters)
+    except UsageError:
+        if (close := getattr(effect, "close", None)) is not None:
+            close()
+        raise
+    return effect
+
+
+def _turn(name: str, effect: Effect, parameters: Mapping[str, Any]) -> None:
     for parameter, value in parameters.items():
         if parameter not in (known := [p.name for p in effect.parameters]):
             raise unknown(f"parameter of effect {name!r}", parameter, known)
@@ -163,11 +214,36 @@ def load_effect(name: str, **parameters: float) -> Effect:
             raise UsageError(
                 f"effect {name!r} does not take {parameter}={value!r}: {_line(error)}"
             ) from error
-    return effect
 
 
-def _find(group: str, name: str, api_version: int) -> Any:
-    """The object that an entry point names, or None where there is no such entry point."""
+def load_slot(spec: SlotSpec, taken: Iterable[str] = ()) -> Slot:
+    """Make a slot for a chain, named after its effect but not as one of `taken`.
+
+    Raises:
+        UsageError: as `load_effect`.
+    """
+    return Slot(load_effect(spec), free_name(slot_name(spec), taken), spec, spec.bypassed)
+
+
+def load_chain(text: str) -> Chain:
+    """Make a chain from text: `highpass:f=90|compressor|!gain:db=-3`.
+
+    Raises:
+        UsageError: as `load_effect`.
+    """
+    slots: list[Slot] = []
+    for spec in parse_chain(text):
+        slots.append(load_slot(spec, [slot.name for slot in slots]))
+    return Chain(slots)
+
+
+def find(group: str, name: str) -> Any:
+    """The object that an entry point names, or None where there is no such entry point.
+
+    Raises:
+        UsageError: it cannot be loaded, or is for another version of the interface.
+    """
+    api_version = separators.API_VERSION if group == SEPARATORS else effects.API_VERSION
     found: list[EntryPoint] = list(entry_points(group=group, name=name))
     if not found:
         return None

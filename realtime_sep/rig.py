@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from realtime_sep.effects import Effect
-from realtime_sep.engine import Engine, Strand
-from realtime_sep.errors import RealtimeSepError, UsageError
+from realtime_sep.effects.chain import Chain, free_name
+from realtime_sep.effects.slot import Slot, SlotInfo
+from realtime_sep.effects.syntax import SlotSpec
+from realtime_sep.engine import MIX, Change, Engine, Strand
+from realtime_sep.errors import RealtimeSepError, UsageError, unknown
 from realtime_sep.io.device import Device, DeviceSpec
 from realtime_sep.latency import stream_latency
 from realtime_sep.native import Bridge, BridgeConfig, BridgeStats, Ring, Wake
-from realtime_sep.parameters import Parameter
-from realtime_sep.plugins import load_effect, load_separator
+from realtime_sep.parameters import MUSIC, VOCALS
+from realtime_sep.plugins import load_separator, load_slot
 from realtime_sep.separators import Separator, SeparatorFactory
 from realtime_sep.shared import SharedRecord
 from realtime_sep.types import EVERY_STEM, Latency, SeparatorInfo, StreamConfig
-from realtime_sep.worker import CONTROLS, COUNTERS, MAX_STEMS, MAX_TURNS, Worker, tap_width
+from realtime_sep.worker import CONTROLS, COUNTERS, MAX_STEMS, MAX_TURNS, Worker, cells, tap_width
 
 #: Seconds of audio that the rings hold: more than any stall that is worth surviving.
 RING_SECONDS = 2.0
 #: Separators that are kept for another switch: to load one holds the interpreter lock at times,
 #: and so may make the worker late.
 KEPT = 4
-#: Longest latency of a separator that another one may be switched to.
+#: Longest latency of a separator that another one may be switched to; of a separator and effects.
 LONGEST_SECONDS = 4.0
 #: Seconds of stems that wait for a reader of `Stream.blocks()`.
 TAP_SECONDS = 2.0
@@ -65,6 +67,41 @@ _GREATEST = ("last_callback", "last_late", "busy_max")
 
 
 @dataclass(frozen=True)
+class SlotPlan:
+    """A slot of a chain that is to be made.
+
+    Attributes:
+        effect: what to make it from, or the effect itself.
+        name: by which it was known before; "": it is new.
+        cell: of its parameters; None: it is new.
+    """
+
+    effect: SlotSpec | Effect
+    bypassed: bool = False
+    name: str = ""
+    cell: int | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A change of a chain that somebody wants.
+
+    Attributes:
+        kind: "add" puts `slots` before place `at` (None: at the end); "remove" and "move" (to place
+            `at` among the others) are for the slot called `name`, and so is "bypass", which is `on`
+            or off; "set" puts `slots` in place of all there are.
+        place: of the chain: "mix", the name of a stem, ...
+    """
+
+    kind: Literal["add", "remove", "move", "bypass", "set"]
+    place: str
+    name: str = ""
+    slots: tuple[SlotPlan, ...] = ()
+    at: int | None = None
+    on: bool = True
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that a host needs to know; picklable if the separator is a name or importable."""
 
@@ -72,7 +109,7 @@ class Plan:
     device: DeviceSpec
     config: StreamConfig = field(default_factory=StreamConfig)
     options: Mapping[str, Any] = field(default_factory=dict)
-    effects: tuple[str | Effect, ...] = ()
+    chains: Mapping[str, tuple[SlotPlan, ...]] = field(default_factory=dict)
     ready: tuple[str, ...] = ()  # separators to be loaded before audio flows, for `switch`
 
     @property
@@ -91,7 +128,6 @@ class Records:
         with self.controls.writing() as fields:
             for name in ("gains", "wet", "master", "dry"):
                 fields[name] = 1
-            fields["turns"] = float("nan")
 
 
 class Rig:
@@ -121,13 +157,12 @@ class Rig:
         config = plan.config
         self._plan, self._device, self._records = plan, device, records
         self._fresh = before is None or before.info.samplerate != device.samplerate
-        self._turns: list[tuple[Parameter, Callable[[float], None]]]
+        self._next_cell: int = 0 if before is None else before._next_cell
         if before is None or self._fresh:
             self._engine = self._make(plan)
             self._kept: dict[object, Strand] = {}
         else:
-            self._engine, self._turns = before._engine, before._turns
-            self._kept = before._kept
+            self._engine, self._kept = before._engine, before._kept
         self._mended = (0, 0, 0) if before is None else before._mended_so_far()
         self._totals = None if before is None else before.stats()
         self._guard = config.guard
@@ -169,7 +204,6 @@ class Rig:
             records.counters,
             records.controls,
             tap=self._tap,
-            turns=[turn for _, turn in self._turns],
             patient=not device.paced,
             priority=PRIORITY if config.realtime else 0,
         )
@@ -193,11 +227,22 @@ class Rig:
         buses: list[str] = []
         for name in config.outputs:
             buses.extend(info.stems if name == EVERY_STEM else [name])
-        effects = [load_effect(e) if isinstance(e, str) else e for e in plan.effects]
-        self._turns = _turns(plan, effects)
-        return Engine(
-            separator, outputs=buses, effects=effects, limiter=config.limiter, key=plan.key
+        chains: dict[str, Chain] = {}
+        for place, planned in plan.chains.items():
+            slots: list[Slot] = []
+            for one in planned:
+                slots.append(self._slot(one, [*_reserved(info), *(slot.name for slot in slots)]))
+            chains[place] = Chain(slots)
+        used = [slot for chain in chains.values() for slot in chain.slots]
+        for slot in used:
+            if slot.cell < 0:
+                self._allot(slot, used)
+        engine = Engine(
+            separator, outputs=buses, chains=chains, limiter=config.limiter, key=plan.key
         )
+        for chain in engine.chains.values():
+            chain.paced = self._device.paced
+        return engine
 
     @property
     def info(self) -> SeparatorInfo:
@@ -217,10 +262,151 @@ class Rig:
             limiter=self._engine.limiter_latency,
         )
 
+    # ---- chains
+
     @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Of the effects, by full names."""
-        return tuple(parameter for parameter, _ in self._turns)
+    def chains(self) -> dict[str, tuple[SlotInfo, ...]]:
+        """What is in them, by place."""
+        chains = self._engine.chains
+        return {place: tuple(s.info for s in chain.slots) for place, chain in chains.items()}
+
+    @property
+    def planned_chains(self) -> dict[str, tuple[SlotPlan, ...]]:
+        """What makes the same chains again."""
+        return {
+            place: tuple(
+                SlotPlan(slot.spec or slot.effect, slot.bypassed, slot.name, slot.cell)
+                for slot in chain.slots
+            )
+            for place, chain in self._engine.chains.items()
+        }
+
+    def _slot(self, plan: SlotPlan, taken: Sequence[str]) -> Slot:
+        """Make a slot; its cells, if it is new, are yet to be allotted.
+
+        Raises:
+            UsageError: there is no such effect, or it does not take its options.
+        """
+        if isinstance(plan.effect, SlotSpec):
+            slot = load_slot(plan.effect, taken)
+        else:
+            name = free_name(type(plan.effect).__name__.lower(), taken)
+            slot = Slot(plan.effect, name)
+        slot.bypassed = plan.bypassed
+        slot.name = plan.name or slot.name
+        if plan.cell is not None:
+            slot.cell = plan.cell
+        return slot
+
+    def _allot(self, slot: Slot, used: Sequence[Slot]) -> None:
+        """Find cells for the parameters of a slot, beside those of others.
+
+        Raises:
+            UsageError: there are too many.
+        """
+        free = np.ones(MAX_TURNS, bool)
+        for other in used:
+            free[cells(other)] = False
+        count = len(slot.parameters)
+        for start in (*range(self._next_cell, MAX_TURNS - count + 1), *range(self._next_cell)):
+            if free[start : start + count].all() and start + count <= MAX_TURNS:
+                slot.cell, self._next_cell = start, start + count
+                return
+        raise UsageError(f"the effects of a stream have at most {MAX_TURNS} parameters together")
+
+    def changes(self, wish: Wish) -> Iterator[Change]:
+        """What makes a wish come true, step by step, each after the one before (see `edit`).
+
+        Slow, in a thread of its own.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        chain = self._engine.chains.get(wish.place)
+        if chain is None:
+            raise unknown("place of a chain", wish.place, self._engine.chains)
+        slots = list(chain.slots)
+        at = len(slots) if wish.at is None else wish.at
+        match wish.kind:
+            case "add" | "set":
+                new = self._new_slots(chain, wish)
+                slots[at:at] = new
+                yield self._change(wish.place, new if wish.kind == "set" else slots, new)
+            case "remove":
+                slots.remove(chain.find(wish.name))
+                yield self._change(wish.place, slots)
+            case "bypass":
+                slot = _sound(chain, wish.name)
+                slot.bypassed = wish.on
+                yield self._change(wish.place, slots)
+            case "move":
+                slot = _sound(chain, wish.name)
+                slots.remove(slot)
+                at = len(slots) if wish.at is None else wish.at
+                if [*slots[:at], slot, *slots[at:]] == list(chain.slots):
+                    return
+                yield self._engine.change(wish.place, chain.slots, resting=[slot])
+                moved = slot.moved()
+                try:
+                    chain.fit(moved)
+                except UsageError as error:
+                    moved.close()
+                    slot.fail(str(error))
+                    raise
+                yield self._engine.change(wish.place, [*slots[:at], moved, *slots[at:]])
+
+    def _new_slots(self, chain: Chain, wish: Wish) -> list[Slot]:
+        names = [*_reserved(self.info)]
+        if wish.kind == "add":
+            names += [slot.name for slot in chain.slots]
+        used = [slot for other in self._engine.chains.values() for slot in other.slots]
+        new: list[Slot] = []
+        try:
+            for plan in wish.slots:
+                slot = self._slot(plan, [*names, *(other.name for other in new)])
+                new.append(slot)
+                self._allot(slot, [*used, *new])
+                chain.fit(slot)
+        except RealtimeSepError:
+            for slot in new:
+                slot.close()
+            raise
+        return new
+
+    def _change(self, place: str, slots: Sequence[Slot], new: Sequence[Slot] = ()) -> Change:
+        change = self._engine.change(place, slots)
+        late = self.latency.engine + change.edit.latency - self._engine.chains[place].latency
+        if late > LONGEST_SECONDS * self._engine.samplerate:
+            for slot in new:
+                slot.close()
+            raise UsageError(f"that would be {late / self._engine.samplerate:.1f} s late")
+        return change
+
+    def edit(self, change: Change) -> None:
+        """Let a chain change; `editing` until that is done, then call `edited`."""
+        self._worker.edit(change)
+
+    @property
+    def editing(self) -> bool:
+        return self._worker.editing
+
+    def edited(self) -> None:
+        """A chain has changed; what has left is let go of."""
+        for chain in self._engine.chains.values():
+            while chain.retired:
+                chain.retired.popleft().close()
+        gc.collect()  # the engine's process does that nowhere else
+
+    def news(self) -> list[str]:
+        """What has become of effects, for people, since the last call."""
+        told = []
+        for place, chain in self._engine.chains.items():
+            while chain.news:
+                slot = chain.news.popleft()
+                told.append(f"{slot.name} ({place}) was taken out: it {slot.failed}")
+        return told
+
+    # ---- another separator
 
     def prepare(self, plan: Plan) -> Strand:
         """Get the separator of another plan, ready to take over; slow, in a thread of its own.
@@ -316,7 +502,7 @@ class Rig:
         self._worker.stop()
 
     def close(self) -> None:
-        """Let go of the separators, after `stop`."""
+        """Let go of separators and effects, after `stop`."""
         for strand in (*self._engine.retired, *self._kept.values()):
             strand.close()
         self._kept.clear()
@@ -347,21 +533,17 @@ class Rig:
         return None if notice is None else str(notice)
 
 
-def _turns(
-    plan: Plan, effects: Sequence[Effect]
-) -> list[tuple[Parameter, Callable[[float], None]]]:
-    """The parameters of all effects, and what turns each."""
-    turns: list[tuple[Parameter, Callable[[float], None]]] = []
-    used: list[str] = []
-    for given, effect in zip(plan.effects, effects, strict=True):
-        name = given if isinstance(given, str) else type(effect).__name__.lower()
-        used.append(name)
-        if used.count(name) > 1:
-            name = f"{name}{used.count(name)}"
-        for p in effect.parameters:
-            full = replace(p, name=f"{name}.{p.name}", label=p.label or f"{name}: {p.name}")
-            turns.append((full, partial(effect.set, p.name)))
-    return turns[:MAX_TURNS]
+def _reserved(info: SeparatorInfo) -> tuple[str, ...]:
+    """Names that no slot may have: parameters begin with them."""
+    return (VOCALS, MUSIC, MIX, *info.stems)
+
+
+def _sound(chain: Chain, name: str) -> Slot:
+    """A slot whose effect has not failed."""
+    slot = chain.find(name)
+    if slot.failed:
+        raise UsageError(f"{name} was taken out: it {slot.failed}; remove it and add it again")
+    return slot
 
 
 def _place_tap(memory: Any, engine: Engine) -> Ring:

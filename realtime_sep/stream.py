@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any, Literal, Protocol, Self
 
@@ -17,13 +17,16 @@ import numpy as np
 
 from realtime_sep.dsp.meters import decibels, percentile
 from realtime_sep.effects import Effect
-from realtime_sep.errors import EngineError, RealtimeSepError, UsageError
+from realtime_sep.effects.slot import SlotInfo
+from realtime_sep.effects.syntax import parse_chain
+from realtime_sep.engine import MIX
+from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
 from realtime_sep.host import TICK, Host, Opened, serve
 from realtime_sep.io.device import DeviceSpec
 from realtime_sep.io.portaudio import PortAudioSpec
 from realtime_sep.native import Ring
 from realtime_sep.parameters import Gains, Parameter, Settings
-from realtime_sep.rig import TAP_SECONDS, Plan, Records
+from realtime_sep.rig import TAP_SECONDS, Plan, Records, SlotPlan, Wish
 from realtime_sep.separators import SeparatorFactory
 from realtime_sep.types import Float32, Latency, SeparatorInfo, StreamConfig, StreamStats
 from realtime_sep.worker import BUCKET_EDGES, MAX_STEMS, read_tag
@@ -66,7 +69,8 @@ def open_stream(
     config: StreamConfig | None = None,
     vocals: float = 0.0,
     music: float = 0.0,
-    effects: tuple[str | Effect, ...] = (),
+    effects: Sequence[str | Effect] = (),
+    chains: Mapping[str, Effects] | None = None,
     separator_options: Mapping[str, Any] | None = None,
     ready: tuple[str, ...] = (),
     process: bool = True,
@@ -81,7 +85,10 @@ def open_stream(
         latency: of the device's own buffers: "low", "high" or seconds.
         backend: what to open instead of a PortAudio device, for example `NullSpec(...)`.
         vocals, music: faders in dB; "music" is every stem that is not "vocals".
-        effects: names or objects, on the mix bus, in this order.
+        effects: on the mix, after its faders: text (`"gain:db=-3"`) or objects, in this order.
+        chains: of effects, by place: `{"mix": "compressor|reverb:mix=0.2", "vocals": "gate"}`; a
+            place is "mix" or a stem, which passes through its chain before its fader.  For their
+            text see `effects.syntax`; lists, as for `effects`, will do as well.
         separator_options: passed to the separator (`{"profile": "stage"}`).
         ready: names of separators that are loaded before audio flows, so that `Stream.switch` to
             them disturbs nothing: loading one meanwhile may make a block late.
@@ -94,10 +101,32 @@ def open_stream(
         EngineError: the engine's process did not come up.
     """
     spec: DeviceSpec = PortAudioSpec(input, output, latency) if backend is None else backend
+    planned = {place: slot_plans(effects) for place, effects in (chains or {}).items()}
+    if effects:
+        planned[MIX] = (*slot_plans(effects), *planned.get(MIX, ()))
     plan = Plan(
-        separator, spec, config or StreamConfig(), dict(separator_options or {}), effects, ready
+        separator, spec, config or StreamConfig(), dict(separator_options or {}), planned, ready
     )
     return Stream(plan, vocals=vocals, music=music, process=process, tap=tap)
+
+
+#: Effects for a chain: its text, or texts and objects.
+Effects = str | Sequence[str | Effect]
+
+
+def slot_plans(effects: Effects) -> tuple[SlotPlan, ...]:
+    """What these effects are to be made from.
+
+    Raises:
+        UsageError: text that is no chain.
+    """
+    planned: list[SlotPlan] = []
+    for one in (effects,) if isinstance(effects, str) else effects:
+        if isinstance(one, str):
+            planned += (SlotPlan(spec, spec.bypassed) for spec in parse_chain(one))
+        else:
+            planned.append(SlotPlan(one))
+    return tuple(planned)
 
 
 class _Engine(Protocol):
@@ -110,6 +139,7 @@ class _Engine(Protocol):
     def stop(self) -> None: ...
     def refresh(self) -> None: ...
     def switch(self, *wish: Any) -> None: ...
+    def edit(self, wish: Wish, number: int) -> None: ...
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]: ...
 
 
@@ -134,6 +164,9 @@ class _Here:
 
     def switch(self, *wish: Any) -> None:
         self._host.switch(*wish)
+
+    def edit(self, wish: Wish, number: int) -> None:
+        self._host.edit(wish, number)
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         told = False
@@ -195,6 +228,14 @@ class _Elsewhere:
     def switch(self, *wish: Any) -> None:
         self._pipe.send(("switch", *wish))
 
+    def edit(self, wish: Wish, number: int) -> None:
+        try:
+            self._pipe.send(("edit", wish, number))
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise UsageError(
+                f"the engine's process cannot be given this effect ({error})"
+            ) from error
+
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         if self._pipe.poll(seconds):
             kind, content = self._receive()
@@ -236,7 +277,8 @@ def _main_module_hidden(unless: Plan) -> Iterator[None]:
     With this, a plain script without `if __name__ == "__main__"` may open a stream; only one that
     hands over a class of its own needs the guard (multiprocessing says so).
     """
-    parts = (unless.separator, unless.device, *unless.effects)
+    effects = [slot.effect for chain in unless.chains.values() for slot in chain]
+    parts = (unless.separator, unless.device, *effects)
     if any(getattr(part, "__module__", None) == "__main__" for part in parts):
         yield
         return
@@ -273,10 +315,11 @@ class Stream:
         self._state: Literal["open", "running", "ended", "closed"] = "open"
         self._notices: list[str] = []
         self._attending = threading.Lock()
-        self._wished = self._answered = 0
-        self._settings = Settings(self.info.stems, self._opened.parameters)
-        self._turned = set[str]()  # not an annotation, where `set` is the method below
+        self._wished = self._answered = self._edits_wished = self._edits_answered = 0
         self._turning = threading.Lock()
+        self._settings = Settings(self.info.stems)
+        self._cells: dict[str, int] = {}
+        self._furnish()
         self.set_many({"vocals": vocals, "music": music})
 
     # ---- life
@@ -358,12 +401,18 @@ class Stream:
                 self._state = "ended"
             case "notice":
                 self._notices.append(content)
-            case "reopened":
+            case "reopened" | "changed":
                 self._opened = content
             case "switched":
                 self._answered, self._opened = content
             case "unswitched":
                 self._answered, reason = content
+                self._notices.append(reason)
+            case "edited":
+                self._edits_answered, self._opened = content
+                self._furnish()
+            case "unedited":
+                self._edits_answered, reason = content
                 self._notices.append(reason)
 
     # ---- what can be turned
@@ -389,8 +438,7 @@ class Stream:
             for name, value in values.items():
                 trial.set(name, value)
             self._settings = trial
-            self._turned |= values.keys()
-            self._steer(trial.gains())
+            self._steer(trial.gains(), values)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -402,7 +450,31 @@ class Stream:
         """Where everything stands, by name."""
         return dict(self._settings.values)
 
-    def _steer(self, gains: Gains) -> None:
+    def _furnish(self) -> None:
+        """There are parameters for what is in the chains, and for nothing else."""
+        with self._turning:
+            before = self._settings
+            effects: list[Parameter] = []
+            cells: dict[str, int] = {}
+            made: dict[str, float] = {}
+            for place, slots in self._opened.chains.items():
+                for slot in slots:
+                    for i, p in enumerate(slot.parameters):
+                        name = ("" if place == MIX else f"{place}.") + f"{slot.name}.{p.name}"
+                        effects.append(
+                            replace(p, name=name, label=p.label or f"{slot.name}: {p.name}")
+                        )
+                        cells[name] = slot.cell + i
+                        made[name] = slot.values.get(p.name, p.default)
+            self._settings = Settings(self.info.stems, effects)
+            for name in self._settings.values:
+                if name not in cells or self._cells.get(name) == cells[name]:
+                    self._settings.values[name] = before.values[name]
+                else:
+                    self._settings.values[name] = made[name]
+            self._cells = cells
+
+    def _steer(self, gains: Gains, turned: Mapping[str, float]) -> None:
         # Late blocks fade to the dry mix only where nothing in it is meant to be unheard.
         heard = gains.heard
         alike = min(heard) > 0 and max(heard) <= _ALIKE * min(heard)
@@ -415,9 +487,11 @@ class Stream:
                 gains.master,
             )
             fields["dry"] = max(heard) if dry else 0.0
-            for i, parameter in enumerate(self._settings.effects):
-                if parameter.name in self._turned:  # others are as their effect was given
-                    fields["turns"][i] = self._settings.values[parameter.name]
+            for name in turned:
+                if (cell := self._cells.get(name)) is not None:
+                    fields["turns"][cell] = self._settings.values[name]
+                    fields["times"][cell] += 1
+                    fields["turned"] += 1
 
     def switch(self, separator: str | SeparatorFactory, **options: Any) -> None:
         """Let another separator take over while audio flows, by a crossfade.
@@ -441,6 +515,61 @@ class Stream:
         if self._state == "running":
             self._attend()
         return self._answered < self._wished
+
+    # ---- chains of effects
+
+    @property
+    def chains(self) -> dict[str, tuple[SlotInfo, ...]]:
+        """What is in the chains, by place: "mix" and every stem."""
+        return dict(self._opened.chains)
+
+    def add_effect(self, place: str, effect: str | Effect, at: int | None = None) -> None:
+        """Put effects into a chain while audio flows, heard by a fade.
+
+        Like all that change a chain, this returns at once, and `editing` tells until it has
+        happened: the effect is loaded beside the running ones, listens, and is faded to; `latency`
+        and `parameters` then are what they have become.  If it cannot be had, a notice says why.
+
+        Args:
+            place: "mix" or a stem.
+            effect: text, like "reverb:mix=0.2" (or several, with bars), or an object.
+            at: before the slot of this number; None: at the end.
+
+        Raises:
+            UsageError: there is no such place, or the text is none; or the stream does not run.
+        """
+        self._edit(Wish("add", place, slots=slot_plans([effect]), at=at))
+
+    def remove_effect(self, place: str, name: str) -> None:
+        """Take the slot of this name out of a chain.  Raises as `add_effect`."""
+        self._edit(Wish("remove", place, name))
+
+    def move_effect(self, place: str, name: str, at: int) -> None:
+        """Put a slot before number `at` of the others.  Raises as `add_effect`."""
+        self._edit(Wish("move", place, name, at=at))
+
+    def bypass_effect(self, place: str, name: str, on: bool = True) -> None:
+        """Let a slot pass its input, as late as ever, or not.  Raises as `add_effect`."""
+        self._edit(Wish("bypass", place, name, on=on))
+
+    def set_chain(self, place: str, effects: Effects) -> None:
+        """Put another chain in the place of one.  Raises as `add_effect`."""
+        self._edit(Wish("set", place, slots=slot_plans(effects)))
+
+    def _edit(self, wish: Wish) -> None:
+        if self._state != "running":
+            raise UsageError("the stream does not run; open it with the effects that you want")
+        if wish.place not in self._opened.chains:
+            raise unknown("place of a chain", wish.place, self._opened.chains)
+        self._engine.edit(wish, self._edits_wished + 1)
+        self._edits_wished += 1
+
+    @property
+    def editing(self) -> bool:
+        """Whether chains are yet to become what was wished."""
+        if self._state == "running":
+            self._attend()
+        return self._edits_answered < self._edits_wished
 
     # ---- what it is and how it does
 
@@ -506,6 +635,7 @@ class Stream:
             bad_hops=int(worker["bad_hops"]),
             bad_input=int(worker["bad_input"]),
             limited_hops=int(worker["limited_hops"]),
+            failed_effects=int(worker["failed_effects"]),
             tap_overflow=int(worker["tap_overflow"]) if controls["tap"] else 0,
             worker_p50=percentile(busy, BUCKET_EDGES, 0.5),
             worker_p99=percentile(busy, BUCKET_EDGES, 0.99),

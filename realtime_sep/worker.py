@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from realtime_sep import native
-from realtime_sep.engine import Engine, Strand
+from realtime_sep.effects.slot import Slot
+from realtime_sep.engine import Change, Engine, Strand
 from realtime_sep.native import Bridge, Ring, Wake
 from realtime_sep.parameters import Gains
 from realtime_sep.shared import SharedRecord
@@ -21,8 +22,9 @@ from realtime_sep.types import Float32
 
 #: Most stems and buses that the shared records have room for.
 MAX_STEMS = 8
-#: Most parameters of effects that can be turned live.
-MAX_TURNS = 64
+#: Most parameters of effects that can be turned live.  Each slot of a chain has its own cells among
+#: them; those of slots that are gone are used again last, so nobody writes to them any more then.
+MAX_TURNS = 1024
 #: Worker times are counted in buckets that grow by 2**(1/8): 9 % steps from 1 us to 4 s.
 BUCKET_EDGES = 1e-6 * 2.0 ** (np.arange(1, 177) / 8)
 #: Peak meters fall by 20 dB a second, as people are used to.
@@ -34,6 +36,7 @@ COUNTERS = np.dtype(
         ("skipped_hops", "u8"),
         ("epoch", "u8"),
         ("bad_hops", "u8"),
+        ("failed_effects", "u8"),
         ("bad_input", "u8"),
         ("limited_hops", "u8"),
         ("tap_overflow", "u8"),
@@ -52,7 +55,9 @@ CONTROLS = np.dtype(
         ("wet", "f4"),  # part of the separated mix, 0..1
         ("bypass", "?"),
         ("master", "f4"),  # linear
-        ("turns", "f4", (MAX_TURNS,)),  # parameters of effects, in their order; NaN: as they are
+        ("turned", "u8"),  # how often any parameter of an effect was
+        ("turns", "f4", (MAX_TURNS,)),  # where those stand, by cell,
+        ("times", "u4", (MAX_TURNS,)),  # and how often each was turned; 0: it is as it was made
         ("dry", "f4"),  # linear gain of what late blocks fade to
         ("tap", "?"),  # whether anybody reads the stems
     ]
@@ -70,6 +75,11 @@ def read_tag(row: Float32) -> tuple[int, int]:
     return int(row[:2].view(np.int64)[0]), int(row[2])
 
 
+def cells(slot: Slot) -> slice:
+    """Where the parameters of a slot's effect are among the turns."""
+    return slice(slot.cell, slot.cell + len(slot.parameters)) if slot.cell >= 0 else slice(0)
+
+
 def tap_width(engine: Engine) -> int:
     """Channels of a tap ring: the stems, the input, the mix bus."""
     return (len(engine.stem_names) + 2) * engine.channels
@@ -83,7 +93,6 @@ class Worker:
         tap: `tap_width(engine)` wide: every stem, the mix aligned with them and the mix bus, for
             whoever listens; each hop is preceded by a row that carries its place in the input
             (`read_tag`).
-        turns: what the parameters of effects among the controls go to.
         patient: wait for a slow listener of the tap (no clock is pressing) instead of dropping.
         priority: real-time priority to ask for; 0 asks for none.
     """
@@ -98,7 +107,6 @@ class Worker:
         controls: SharedRecord,
         *,
         tap: Ring | None = None,
-        turns: Sequence[Callable[[float], None]] = (),
         patient: bool = False,
         priority: int = 0,
     ) -> None:
@@ -109,13 +117,14 @@ class Worker:
         self._counters = counters
         self._controls = controls
         self._tap = tap
-        self._turns = turns
-        self._turned: Float32 = np.full(MAX_TURNS, np.nan, np.float32)
+        self._turned = 0
+        self._times = np.zeros(MAX_TURNS, np.uint32)
         self._patient = patient
         self._priority = priority
         self._fall = np.float32(10 ** (-_METER_FALL / 20 * engine.hop / engine.samplerate))
         self._next: Strand | None = None
-        self._switches = engine.switches
+        self._change: Change | None = None
+        self._taken_over = (engine.switches, engine.edits)
         self._skipping = False
         self._stop = False
         self._failure: BaseException | None = None
@@ -141,6 +150,15 @@ class Worker:
     def switching(self) -> bool:
         """Whether the last switch is still under way."""
         return self._next is not None or self._engine.switching
+
+    def edit(self, change: Change) -> None:
+        """Let a chain change, from another thread; one at a time (see `editing`)."""
+        self._change = change
+
+    @property
+    def editing(self) -> bool:
+        """Whether the last change is still under way."""
+        return self._change is not None or self._engine.editing
 
     def start(self) -> None:
         """Begin; call `warm_up` first."""
@@ -186,6 +204,9 @@ class Worker:
         if self._next is not None:
             engine.switch(self._next)
             self._next = None
+        if self._change is not None:
+            self._begin(self._change)
+            self._change = None
         lag = self._bridge.debt + self._out.consumed - self._out.written
         # Output of hops that come later than this would be dropped whole, and everything that the
         # engine still remembers from before a gap with it: skipping them is the way to catch up.
@@ -194,8 +215,8 @@ class Worker:
             target[:] = 0
         else:
             engine.process(source, target)
-            if engine.switches != self._switches:
-                self._switches = engine.switches
+            if self._taken_over != (engine.switches, engine.edits):
+                self._taken_over = engine.switches, engine.edits
                 self._bridge.set_latency(engine.latency + self._bridge.config.prefill)
         if self._tap and self._controls.fields["tap"] and not skip:
             self._write_tap()
@@ -213,15 +234,26 @@ class Worker:
         wet, master = float(controls["wet"]), float(controls["master"])
         self._engine.steer(Gains(stems, wet, bool(controls["bypass"]), master))
         self._bridge.set_dry(float(controls["dry"]))
-        if self._turns and controls["turns"].tobytes() != self._turned.tobytes():
-            self._turn(controls["turns"].copy())
+        if controls["turned"] != self._turned:
+            self._turned = int(controls["turned"])
+            self._turn(controls["turns"], controls["times"])
 
-    def _turn(self, wanted: Float32) -> None:
-        """Pass on what has changed."""
-        for turn, old, new in zip(self._turns, self._turned, wanted, strict=False):
-            if new != old and np.isfinite(new):
-                turn(float(new))
-        self._turned = wanted
+    def _turn(self, turns: Float32, times: npt.NDArray[np.uint32]) -> None:
+        """Pass on what has been turned since the last time."""
+        changed = times != self._times
+        for chain in self._engine.chains.values():
+            for slot in chain.slots:
+                for i in np.flatnonzero(changed[cells(slot)]):
+                    slot.turn(slot.parameters[i].name, float(turns[slot.cell + i]))
+        np.copyto(self._times, times)
+
+    def _begin(self, change: Change) -> None:
+        """What is new in a chain stands as it was made, whoever had its cells before."""
+        times = self._controls.fields["times"]
+        for slot in change.edit.entering:
+            if slot.fresh:
+                self._times[cells(slot)] = times[cells(slot)]
+        self._engine.edit(change)
 
     def _write_tap(self) -> None:
         assert self._tap is not None
@@ -251,6 +283,7 @@ class Worker:
                 fields["epoch"] += not self._skipping
             self._skipping = skip
             fields["bad_hops"] = engine.bad_hops
+            fields["failed_effects"] = engine.failed_effects
             fields["bad_input"] = engine.bad_input
             fields["limited_hops"] = engine.limited_hops
             fields["cpu_ns"] += cpu

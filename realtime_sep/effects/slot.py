@@ -129,7 +129,8 @@ class Slot:
         latency: frames, of the effect; fixed once prepared.
         failed: why the effect was taken out; "" if it was not.
         late: blocks that it had nothing for in time, and was not heard at.
-        cell: whatever its owner finds the parameters by.
+        cell: where its owner finds the first parameter; -1: nowhere.
+        fresh: not a slot that another one's effect has moved to.
     """
 
     def __init__(
@@ -140,8 +141,11 @@ class Slot:
         self.failed = ""
         self.late = 0
         self.latency = 0
-        self.cell = 0
+        self.cell = -1
+        self.fresh = True
         self._owned = spec is not None
+        self._told = False
+        self._later: dict[str, float] = {}  # what was turned while the effect rested
         self._start = np.zeros(3)
         self._resting = False
         self._settle(self.place)
@@ -171,7 +175,8 @@ class Slot:
     def moved(self) -> Slot:
         """Another slot for the same effect, which this one must have let go of (see `rest`)."""
         other = Slot(self.effect, self.name, self.spec, self.bypassed)
-        other.cell, other._owned, self._owned = self.cell, self._owned, False
+        other.cell, other.fresh, other._later = self.cell, False, self._later
+        other._owned, self._owned = self._owned, False
         return other
 
     @property
@@ -251,6 +256,8 @@ class Slot:
     def enter(self) -> None:
         """Not be heard yet: the signal passes as it comes, while the effect listens."""
         self._settle(DIRECT)
+        for name, value in self._later.items():
+            self.turn(name, value)
 
     def go(self, goal: int) -> None:
         """Fade to one of the three signals."""
@@ -276,13 +283,23 @@ class Slot:
 
     # ---- the block
 
+    def turn(self, name: str, value: float) -> None:
+        """Turn a parameter, between two blocks."""
+        if self._resting:
+            self._later[name] = value
+            return
+        try:
+            self.effect.set(name, value)
+        except Exception as error:  # a plugin
+            self.fail(f"raised {_line(error)}")
+
     def fail(self, why: str) -> None:
         """Take the effect out, by one fade."""
         self.failed = why
         self.go(DRY if self._goal == WET else self._goal)
 
     def process(self, block: Float32, paced: bool = False) -> bool:
-        """Change `(frames, channels)`, which are finite, in place; whether the effect failed now.
+        """Change `(frames, channels)`, which are finite, in place; True once after it failed.
 
         Args:
             paced: a clock is pressing, so an effect must not be slow.
@@ -290,14 +307,14 @@ class Slot:
         frames = len(block)
         direct, dry = self._direct[:frames], self._dry[:frames]
         self._position, peak = _keep(block, self._line, self._position, direct, dry)
-        before = self.failed
-        ran = not (before or (self._resting and self.settled)) and self._run(block, paced)
+        ran = not (self.failed or (self._resting and self.settled)) and self._run(block, paced)
         self._level = max(peak, self._level * math.exp(-frames / self._memory))
         limit = RATIO * max(self._level, FLOOR)
         if self._heard(block, direct, dry, limit, ran):
             self.fail("sent what is no audio" if _finite(block) else "sent NaN or infinity")
             self._heard(block, direct, dry, limit, False)
-        return self.failed != before
+        failed, self._told = bool(self.failed) and not self._told, bool(self.failed)
+        return failed
 
     def _heard(
         self, block: Float32, direct: Float32, dry: Float32, limit: float, ran: bool

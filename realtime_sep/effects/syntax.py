@@ -51,6 +51,12 @@ class SlotSpec:
         return BYPASSED * self.bypassed + text
 
 
+def slot_name(spec: SlotSpec) -> str:
+    """By which a slot may be known in its chain: the end of a path or URI, as an identifier."""
+    last = re.split(r"[/\\#:]", spec.name.rstrip("/\\#:"))[-1]
+    return re.sub(r"\W+", "_", re.sub(r"\.\w{1,9}$", "", last)).strip("_") or "effect"
+
+
 def parse_slot(text: str) -> SlotSpec:
     """One slot of a chain.
 
