@@ -7,6 +7,11 @@ live or offline.  Signal flow of one hop:
                                     │                  └── dry ──┘ └──▶ delay ──────┘        │
                                     └────▶ delay ──▶ stem buses                         "mix" bus
 
+A microphone joins behind all that (`microphone` ▶ gain ▶ its chain ▶ fader), just before the
+limiter: it waits for no separator, and a key change does not move who sings along.  A monitor bus
+has faders of its own for the stems, the original and the microphone, a chain and a limiter, and is
+as late as the mix, so that the ear and the hall hear the same beat.
+
 A strand is a separator, its guard, and the dry signal aligned with it.  A switch runs the next
 strand beside the current one until it knows the music, and crossfades; nothing else notices.
 
@@ -33,7 +38,7 @@ from realtime_sep.effects import Effect
 from realtime_sep.effects.chain import Chain, Edit, Slot
 from realtime_sep.effects.slot import FADE
 from realtime_sep.errors import UsageError, unknown
-from realtime_sep.parameters import Gains
+from realtime_sep.parameters import MICROPHONE, MONITOR, Gains
 from realtime_sep.separators import Separator
 from realtime_sep.separators.adapted import adapted
 from realtime_sep.types import Float32
@@ -96,10 +101,11 @@ class Strand:
 
 @dataclass(frozen=True)
 class _Latencies:
-    """Frames by which chains delay: each stem's, and the mix's."""
+    """Frames by which chains delay: each stem's, the mix's, and the monitor's."""
 
     each: tuple[int, ...]
     mix: int
+    monitor: int
 
     @property
     def stems(self) -> int:
@@ -125,13 +131,19 @@ class Engine:
 
     Args:
         separator: fresh, for this engine alone.
-        outputs: buses in the order in which their channels leave: "mix" or stem names.
+        outputs: buses in the order in which their channels leave: "mix", "monitor" or stem names.
         chains: of effects, by place: a stem's name or "mix"; not yet prepared.
         effects: short for a chain on the mix.
-        limiter: hold -1 dBFS on the mix bus.
+        limiter: hold -1 dBFS on the mix bus, and on the monitor's.
+        microphone: whether there is one.
+        monitor: whether there is that bus, beyond its being among the outputs.
         key: of the first strand.
 
     Attributes:
+        microphone: `(hop, channels)`, to be filled before `process`; None: there is none.
+        monitor: `(hop, channels)`, that bus of the last hop, as late as `mix`; None: there is none.
+        microphone_peak, monitor_peak: linear, of the last hop: the one before its fader, the other
+            as it leaves.
         hop: frames per call of `process`.
         channels: of the input and of every bus.
         mix: `(hop, channels)`, the mix bus of the last hop, `latency` late.
@@ -154,10 +166,12 @@ class Engine:
         effects: Sequence[Effect] = (),
         chains: Mapping[str, Chain] | None = None,
         limiter: bool = True,
+        microphone: bool = False,
+        monitor: bool = False,
         key: object = None,
     ) -> None:
         info = separator.info
-        known = (MIX, *info.stems)
+        known = (MIX, MONITOR, *info.stems)
         for name in outputs:
             if name not in known:
                 raise unknown("output", name, known)
@@ -169,6 +183,7 @@ class Engine:
         self.hop, self.channels, self.samplerate = info.hop, info.channels, info.samplerate
         self.stem_names = info.stems
         self.bad_hops = self.bad_input = self.limited_hops = 0
+        self.microphone_peak = self.monitor_peak = 0.0
         self.peaks: Float32 = np.zeros(2 + len(info.stems), np.float32)
 
         self._strand = Strand(separator, key)
@@ -181,15 +196,25 @@ class Engine:
 
         self.faders = Faders(len(info.stems) + 1, info.samplerate)
         self.faders.targets[-1] = 0
-        self._last = Faders(2, info.samplerate)  # of the effects' output, and of the dry signal
-        self._last.targets[:] = 1, 0
-        self._settle()
+        # Of the effects' output, of the dry signal, and of the microphone.
+        self._last = Faders(2 + microphone, info.samplerate)
+        self._last.targets[:2] = 1, 0
+        self._gain = Faders(1, info.samplerate)  # of the microphone, before its chain
+        self._ear = Faders(len(info.stems) + 1, info.samplerate)  # the same as `faders`
+        self._ears = Faders(2, info.samplerate)  # of that, and of the microphone
 
         self._input: Float32 = np.zeros((self.hop, self.channels), np.float32)
-        self._ends: Float32 = np.zeros((2, self.hop, self.channels), np.float32)
+        self._ends: Float32 = np.zeros((2 + microphone, self.hop, self.channels), np.float32)
         self.mix: Float32 = np.zeros((self.hop, self.channels), np.float32)
         self._limiter = Limiter(info.samplerate, self.channels) if limiter else None
         self.limiter_latency = self._limiter.latency if self._limiter else 0
+        self.microphone: Float32 | None = np.zeros_like(self.mix) if microphone else None
+        self._heard: Float32 = np.zeros((1, self.hop, self.channels), np.float32)
+        monitor = monitor or MONITOR in outputs
+        self.monitor: Float32 | None = np.zeros_like(self.mix) if monitor else None
+        self._monitor_limiter = Limiter(info.samplerate, self.channels) if limiter else None
+        self._ear_ends: Float32 = np.zeros((2, self.hop, self.channels), np.float32)
+        self._settle()
 
         self.chains = self._make_chains(chains or {}, effects)
         self.edits = 0
@@ -200,14 +225,21 @@ class Engine:
         self._stem_delays = [self._delay(latencies.stems - n) for n in latencies.each]
         self._dry_delay = self._delay(latencies.stems)
         self._bypass_delay = self._delay(latencies.mix)
+        self._ear_delay = self._delay(max(0, latencies.mix - latencies.monitor))
         self._late_delays: list[ShiftingDelay] = []
         self._buses = [
             (
                 slice(i * self.channels, (i + 1) * self.channels),
-                None if name == MIX else info.stems.index(name),
+                info.stems.index(name),
                 self._late_delay(self.channels),
             )
             for i, name in enumerate(self.outputs)
+            if name in info.stems
+        ]
+        self._finished = [
+            (slice(i * self.channels, (i + 1) * self.channels), bus)
+            for i, name in enumerate(self.outputs)
+            if (bus := {MIX: self.mix, MONITOR: self.monitor}.get(name)) is not None
         ]
         self.tap_delay = self._late_delay((len(info.stems) + 1) * self.channels)
         self._out_shape = (self.hop, self.channels * len(self.outputs))
@@ -228,6 +260,19 @@ class Engine:
     def latency(self) -> int:
         """Frames by which every bus lags the input."""
         return self.separator.info.latency + self.effects_latency + self.limiter_latency
+
+    @property
+    def microphone_latency(self) -> int:
+        """Frames from `microphone` to the buses."""
+        chain = self.chains.get(MICROPHONE)
+        return (chain.latency if chain else 0) + self.limiter_latency
+
+    @property
+    def monitor_latency(self) -> int:
+        """Frames by which the monitor's bus lags the input: as `latency`, unless its chain is
+        later than the mix's."""
+        latencies = self._latencies()
+        return self.latency + max(0, latencies.monitor - latencies.mix)
 
     @property
     def stems(self) -> Float32:
@@ -254,18 +299,25 @@ class Engine:
         targets[count] = 1 - gains.wet
         last[0] = 0 if gains.bypass else gains.master
         last[1] = gains.master if gains.bypass else 0
+        if self.microphone is not None:
+            last[2] = gains.microphone
+            self._gain.targets[0] = gains.microphone_gain
+        if self.monitor is not None and gains.monitor:
+            self._ear.targets[:] = gains.monitor[:-1]
+            self._ears.targets[1] = gains.monitor[-1]
 
     def _settle(self) -> None:
-        self.faders.settle()
-        self._last.settle()
+        for faders in (self.faders, self._last, self._gain, self._ear, self._ears):
+            faders.settle()
 
     def reset(self) -> None:
         """Forget the past; faders and effect parameters stay where they are."""
         self._strand.reset()
         for chain in self.chains.values():
             chain.reset()
-        if self._limiter:
-            self._limiter.reset()
+        for limiter in (self._limiter, self._monitor_limiter):
+            if limiter:
+                limiter.reset()
         for delay, _ in self._alignment(self._latencies()):
             delay.reset()
         self._settle()
@@ -353,7 +405,8 @@ class Engine:
     @property
     def places(self) -> tuple[str, ...]:
         """Where chains are."""
-        return (*self.stem_names, MIX)
+        beside = {MICROPHONE: self.microphone, MONITOR: self.monitor}
+        return (*self.stem_names, MIX, *(p for p, sound in beside.items() if sound is not None))
 
     @property
     def failed_effects(self) -> int:
@@ -364,10 +417,12 @@ class Engine:
         """Of the chains, as they are or will be."""
 
         def of(place: str) -> int:
-            chain = self.chains[place]
+            chain = self.chains.get(place)
+            if chain is None:
+                return 0
             return edit.latency if edit is not None and edit.chain is chain else chain.latency
 
-        return _Latencies(tuple(map(of, self.stem_names)), of(MIX))
+        return _Latencies(tuple(map(of, self.stem_names)), of(MIX), of(MONITOR))
 
     def _alignment(self, latencies: _Latencies) -> list[tuple[ShiftingDelay, int]]:
         """Every delay that depends on the chains, and how many frames it is to delay by."""
@@ -379,6 +434,7 @@ class Engine:
             ),
             (self._dry_delay, latencies.stems),
             (self._bypass_delay, latencies.mix),
+            (self._ear_delay, max(0, latencies.mix - latencies.monitor)),
             *((d, late) for d in self._late_delays),
         ]
 
@@ -470,6 +526,8 @@ class Engine:
         self.faders.process(sound, ends[0])
         self.chains[MIX].process(ends[0])
         self._bypass_delay.process(sound[-1], ends[1])
+        if self.microphone is not None:
+            self._listen(self.microphone, ends[2])
         self._last.process(ends, mix)
         if self._limiter:
             reduced, bad = self._limiter.process(mix)
@@ -480,10 +538,34 @@ class Engine:
         peaks[-1] = peak(mix)
         self.loudness.process(mix)
 
+        if self.monitor is not None:
+            self._whisper(sound, self.monitor)
+        for columns, bus in self._finished:
+            out[:, columns] = bus
         for columns, stem, delay in self._buses:
-            if stem is None:
-                out[:, columns] = mix
-            else:
-                delay.process(sound[stem], out[:, columns])
+            delay.process(sound[stem], out[:, columns])
         if self._change is not None:
             self._advance(self._change)
+
+    def _listen(self, microphone: Float32, out: Float32) -> None:
+        """The microphone through its gain and its chain."""
+        bad, _ = sanitise(microphone, self._heard[0])
+        self.bad_input += bad
+        self._gain.process(self._heard, out)
+        self.chains[MICROPHONE].process(out)
+        self.microphone_peak = peak(out)
+
+    def _whisper(self, sound: Float32, monitor: Float32) -> None:
+        """What the ear is to hear."""
+        ends = self._ear_ends
+        self._ear.process(sound, ends[0])
+        self.chains[MONITOR].process(ends[0])
+        self._ear_delay.process(ends[0], ends[0])
+        if self.microphone is not None:
+            ends[1] = self._ends[2]
+        self._ears.process(ends, monitor)
+        if self._monitor_limiter:
+            self._monitor_limiter.process(monitor)
+        else:
+            sanitise(monitor, monitor)
+        self.monitor_peak = peak(monitor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from realtime_sep.errors import UsageError, unknown
@@ -18,6 +18,7 @@ Kind = Literal["level", "switch", "number"]
 #: Where faders end.
 LOUDEST_DB = 6.0
 VOCALS, MUSIC = "vocals", "music"
+MICROPHONE, MONITOR = "mic", "monitor"
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,39 @@ def _fader(name: str, label: str) -> tuple[Parameter, ...]:
     )
 
 
-def parameters(stems: Iterable[str], effects: Iterable[Parameter] = ()) -> dict[str, Parameter]:
+def _level(name: str, label: str, default: float = 0.0) -> Parameter:
+    return Parameter(name, default, -120.0, LOUDEST_DB, "dB", "level", label)
+
+
+#: Of a microphone: its fader, mute, and the gain before its effects.
+_MICROPHONE = (
+    _level(MICROPHONE, "Microphone"),
+    Parameter(f"{MICROPHONE}.mute", 0, 0, 1, "", "switch", "Microphone: mute"),
+    Parameter(f"{MICROPHONE}.gain", 0.0, -20.0, 40.0, "dB", "number", "Microphone: gain"),
+)
+#: Of the monitor: what the ear hears, whatever the hall does.
+_MONITOR = (
+    _level(MONITOR, "Monitor"),
+    _level(f"{MONITOR}.{VOCALS}", "Monitor: vocals"),
+    _level(f"{MONITOR}.{MUSIC}", "Monitor: music"),
+    _level(f"{MONITOR}.{MICROPHONE}", "Monitor: microphone"),
+    _level(f"{MONITOR}.dry", "Monitor: original", -math.inf),
+)
+
+
+def parameters(
+    stems: Iterable[str],
+    effects: Iterable[Parameter] = (),
+    *,
+    microphone: bool = False,
+    monitor: bool = False,
+) -> dict[str, Parameter]:
     """All parameters of a stream with these stems and effects, by name.
 
     `music` is the group of all stems that are not vocals; a stem's own fader works within it.
+
+    Args:
+        microphone, monitor: whether there is one.
     """
     stems = tuple(stems)
     every = [*_fader(VOCALS, "Vocals"), *_fader(MUSIC, "Music")]
@@ -88,6 +118,8 @@ def parameters(stems: Iterable[str], effects: Iterable[Parameter] = ()) -> dict[
         Parameter("wet", 1.0, 0.0, 1.0, "", "number", "Separation"),
         Parameter("bypass", 0, 0, 1, "", "switch", "Bypass"),
         Parameter("master", 0.0, -120.0, LOUDEST_DB, "dB", "level", "Master"),
+        *(_MICROPHONE if microphone else ()),
+        *(_MONITOR if monitor else ()),
         *effects,
     ]
     return {parameter.name: parameter for parameter in every}
@@ -102,6 +134,10 @@ class Gains:
         wet: part of the separated mix in what is heard, 0..1; the rest is the original.
         bypass: nothing but the original.
         master: of everything.
+        microphone: of the microphone in the mix, master and mute included.
+        microphone_gain: of the microphone before its effects.
+        monitor: of each stem, the original and the microphone in the monitor's bus; empty: as they
+            are.
         heard: what becomes of each stem in the end, one per stem.
     """
 
@@ -109,6 +145,9 @@ class Gains:
     wet: float
     bypass: bool
     master: float
+    microphone: float = 0.0
+    microphone_gain: float = 1.0
+    monitor: tuple[float, ...] = ()
 
     @property
     def heard(self) -> tuple[float, ...]:
@@ -123,21 +162,36 @@ class Settings:
     Args:
         stems: of the stream.
         effects: parameters of its effects, by full names such as "reverb.mix".
+        microphone, monitor: whether there is one.
 
     Attributes:
         parameters: descriptions by name.
         values: by name.
+        beside: whether there is a microphone, and a monitor.
     """
 
-    def __init__(self, stems: Iterable[str], effects: Iterable[Parameter] = ()) -> None:
+    def __init__(
+        self,
+        stems: Iterable[str],
+        effects: Iterable[Parameter] = (),
+        *,
+        microphone: bool = False,
+        monitor: bool = False,
+    ) -> None:
         self.stems = tuple(stems)
         self.effects = tuple(effects)
-        self.parameters = parameters(self.stems, self.effects)
+        self.beside = {MICROPHONE: microphone, MONITOR: monitor}
+        self.parameters = parameters(
+            self.stems, self.effects, microphone=microphone, monitor=monitor
+        )
         self.values = {name: p.default for name, p in self.parameters.items()}
 
     def copy(self) -> Settings:
         """Another one that stands where this one does."""
-        other = Settings(self.stems, self.effects)
+        beside = self.beside
+        other = Settings(
+            self.stems, self.effects, microphone=beside[MICROPHONE], monitor=beside[MONITOR]
+        )
         other.values.update(self.values)
         return other
 
@@ -163,7 +217,21 @@ class Settings:
             chosen = not soloed or any(values[f"{hand}.solo"] for hand in hands)
             level = sum(values[hand] for hand in hands)
             stems.append(_linear(level) if open_ and chosen else 0.0)
-        return Gains(tuple(stems), values["wet"], bool(values["bypass"]), _linear(values["master"]))
+        master = _linear(values["master"])
+        gains = Gains(tuple(stems), values["wet"], bool(values["bypass"]), master)
+        if self.beside[MICROPHONE]:
+            open_ = not values["mic.mute"]
+            gains = replace(
+                gains,
+                microphone=master * _linear(values["mic"]) if open_ else 0.0,
+                microphone_gain=_linear(values["mic.gain"]),
+            )
+        if self.beside[MONITOR]:
+            names = [VOCALS if stem == VOCALS else MUSIC for stem in self.stems]
+            levels = [values[f"monitor.{name}"] for name in (*names, "dry", MICROPHONE)]
+            ears = tuple(_linear(values["monitor"] + level) for level in levels)
+            gains = replace(gains, monitor=ears)
+        return gains
 
 
 def _linear(db: float) -> float:
