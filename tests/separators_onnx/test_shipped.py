@@ -8,6 +8,7 @@ import pytest
 from realtime_sep.models import registry
 from realtime_sep.offline import separate
 from realtime_sep.plugins import load_separator
+from training.stream import OnnxStream
 
 SHIPPED = [name for name, entry in registry.entries().items() if entry.origin == "shipped"]
 
@@ -28,6 +29,18 @@ def test_it_runs_at_both_rates(name: str, rate: int) -> None:
     for _ in range(50):
         separator.process(hop, stems)
         assert np.isfinite(stems).all()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_plays_what_training_streams(name: str) -> None:
+    """`training.stream` is what parity with the network is asserted for, and scores are of."""
+    separator, reference = load_separator(name), OnnxStream(registry.entries()[name].path)
+    info = separator.info
+    rng = np.random.default_rng(2)
+    stems = np.zeros((2, info.hop, 2), np.float32)
+    for hop in rng.uniform(-0.3, 0.3, (40, info.hop, 2)).astype(np.float32):
+        separator.process(hop, stems)
+        np.testing.assert_allclose(stems[0], reference.process(hop), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
