@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from realtime_sep.dsp.windows import window_pair
-from training.networks import Block, Geometry, State, UNet, UNetConfig, cast
+from training.networks import Block, Geometry, State, UNet, UNetConfig, cast, constant
 
 LENGTH, STRIDE = 256, 128  # of the short windows, samples
 MASK_BOUND = 2.0
@@ -70,13 +70,13 @@ class Waveform(nn.Module):
             The positions `[batch, frames, positions, width]`, and the short windows in the basis,
             `[batch, 2, frames, positions, LENGTH]`.
         """
-        batch, _, frames, _ = samples.shape
+        (frames,) = constant(samples.shape[2:3])
         with torch.autocast(samples.device.type, enabled=False):  # bf16 would be heard
             strides = torch.cat([states["state_samples"], samples.flatten(2)], 2)
-            strides = strides.reshape(batch, 2, frames * self.per_hop + 1, STRIDE)
+            strides = strides.reshape(-1, 2, frames * self.per_hop + 1, STRIDE)
             states["state_samples"] = strides[:, :, -1]
             windows = F.linear(torch.cat([strides[:, :, :-1], strides[:, :, 1:]], -1), self.basis)
-            windows = windows.reshape(batch, 2, frames, self.per_hop, LENGTH)
+            windows = windows.reshape(-1, 2, frames, self.per_hop, LENGTH)
             before = torch.cat([states["state_windows"][:, :, None], windows[:, :, :-1]], 2)
             states["state_windows"] = windows[:, :, -1]
             windows = torch.cat([before[:, :, :, 1:], windows], 3)
@@ -144,7 +144,7 @@ class Hybrid(UNet):
         left, right = samples.unbind(1)
         both = torch.stack([left + right, left - right], 1) / 2
         own, windows = self.waveform(both, kept.level, states)
-        bottom = x.shape[2]
+        (bottom,) = constant(x.shape[2:3])
         x = torch.cat([x, own.to(x.dtype)], 2)
         for i, block in enumerate(self.blocks):
             x, states[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])

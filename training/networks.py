@@ -8,6 +8,7 @@ hundreds of frames, the exported step with one: the same weights, the same code,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import NamedTuple
@@ -114,6 +115,11 @@ def complex_product(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -1)
 
 
+def constant(sizes: Sequence[int]) -> list[int]:
+    """Sizes as plain numbers: constants of the exported graph, which is for one frame at a time."""
+    return [int(size) for size in sizes]
+
+
 def cast(x: Tensor) -> Tensor:
     """`x` in the type of the matrix products: bf16 under autocast, once instead of in each."""
     kind = x.device.type
@@ -129,6 +135,7 @@ class Block(nn.Module):
 
     def __init__(self, positions: int, width: int) -> None:
         super().__init__()
+        self.width = width
         self.time_norm = nn.LayerNorm(width)
         self.time_in = nn.Linear(width, 3 * width)
         self.time_out = nn.Linear(width, width)
@@ -158,13 +165,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """`x` `[batch, frames, positions, width]`; state `[batch, positions, width]`."""
-        z, c, gate = self.time_in(self.time_norm(x)).chunk(3, -1)
+        z, c, gate = self.time_in(self.time_norm(x)).split(self.width, -1)
         h = scan(torch.sigmoid(z.float()), torch.tanh(c.float()), memory)
         x = x + self.time_out(h.to(gate.dtype) * F.leaky_relu(gate, SLOPE))
         places = self.place_norm(x).transpose(-1, -2)
         mixed = F.leaky_relu(F.linear(places, self.place_in, self.place_bias.squeeze(1)), SLOPE)
         x = x + F.linear(mixed, self.place_out).transpose(-1, -2)
-        up, gate = self.channel_in(self.channel_norm(x)).chunk(2, -1)
+        up, gate = self.channel_in(self.channel_norm(x)).split(2 * self.width, -1)
         return x + self.channel_out(up * F.leaky_relu(gate, SLOPE)), h[:, -1]
 
 
@@ -211,7 +218,7 @@ class Prior(nn.Module):
         """Mean power of every band, float32 `[…, bands]` → the voice's share of it."""
         v = bands.clamp_min(self.LEAST) ** self.EXPONENT
         v = v / v.mean(-1, keepdim=True)
-        h = (v.sum(-1, keepdim=True) / len(self.atoms)).expand(*v.shape[:-1], len(self.atoms))
+        h = v.sum(-1, keepdim=True) / len(self.atoms) * self.atoms.new_ones(len(self.atoms))
         for _ in range(self.updates):
             h = h * ((v / (h @ self.atoms + 1e-7)) @ self.atoms.T)
         voice = h[..., : self.voices] @ self.atoms[: self.voices]
@@ -285,8 +292,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         wide = self.conv(x).permute(0, 2, 3, 1)
-        batch, frames, positions, channels = wide.shape
-        wide = wide.reshape(batch, frames, 2 * positions, channels // 2).permute(0, 3, 1, 2)
+        frames, positions, channels = constant(wide.shape[1:])
+        wide = wide.reshape(-1, frames, 2 * positions, channels // 2).permute(0, 3, 1, 2)
         return F.leaky_relu(wide + skip, SLOPE)
 
 
@@ -378,7 +385,7 @@ class UNet(nn.Module):
 
         `states` are replaced by the next ones.
         """
-        batch, _, frames, _, _ = spec.shape
+        (frames,) = constant(spec.shape[2:3])
         left, right = spec.unbind(1)
         both = torch.stack([left + right, left - right], -2)  # mid and side, twice as loud
         power = both.square().sum(-1, keepdim=True)
@@ -400,7 +407,9 @@ class UNet(nn.Module):
             features = torch.cat([features, prior[..., None]], -1)
         features = cast(features)
         folded = [
-            features[:, :, start:end].reshape(batch, frames, (end - start) // size, -1)
+            features[:, :, start:end].reshape(
+                -1, frames, (end - start) // size, size * self.config.features
+            )
             for start, end, size in self.config.patches
         ]
         embedded = [layer(x) for layer, x in zip(self.embed, folded, strict=True)]
@@ -419,30 +428,31 @@ class UNet(nn.Module):
 
     def decode(self, x: Tensor, kept: Kept) -> Tensor:
         """The vocals' spectra from the bottom."""
-        batch, frames, bins = kept.both.shape[:3]
+        frames, bins = constant(kept.both.shape[1:3])
         x = x.permute(0, 3, 1, 2)
         for up, skip in zip(self.up, reversed(kept.skips), strict=True):
             x = up(x, skip)
         x = F.leaky_relu(self.refine(x), SLOPE).permute(0, 2, 3, 1)
         parts, first = [], 0
-        for layer, own in zip(self.out, kept.folded, strict=True):
-            count = own.shape[2]
-            width = x.shape[-1]
+        sizes = [size for _, _, size in self.config.patches]
+        for layer, own, size in zip(self.out, kept.folded, sizes, strict=True):
+            (count,), (width,) = constant(own.shape[2:3]), constant(x.shape[3:])
             from_x = F.linear(x[:, :, first : first + count], layer.weight[:, :width], layer.bias)
             from_own = F.linear(own, layer.weight[:, width:])
-            parts.append((from_x + from_own).reshape(batch, frames, -1, self.config.parts))
+            parts.append((from_x + from_own).reshape(-1, frames, count * size, self.config.parts))
             first += count
         mask = torch.tanh(torch.cat(parts, 2)).float()  # of what is twice as loud: bounded by 2
-        mask = mask.unflatten(-1, (2, -1))
+        sounding = self.config.patches[-1][1]
+        mask = mask.reshape(-1, frames, sounding, 2, self.config.parts // 2)
         if kept.prior is not None:
             part = torch.sigmoid(self.trust)
-            known = part * kept.prior[:, :, : mask.shape[2], None] / 2
+            known = part * kept.prior[:, :, :sounding, None] / 2
             if self.config.phase:
                 known = torch.stack([known, torch.zeros_like(known)], -1)
             else:
                 known = known[..., None]
             mask = (1 - part[..., None]) * mask + known
-        mask = F.pad(mask, (0, 0, 0, 0, 0, bins - mask.shape[2]))
+        mask = F.pad(mask, (0, 0, 0, 0, 0, bins - sounding))
         voice = complex_product(kept.both, mask) if self.config.phase else kept.both * mask
         mid, side = voice.unbind(-2)
         return torch.stack([mid + side, mid - side], 1)
