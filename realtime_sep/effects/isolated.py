@@ -99,7 +99,7 @@ class Helper:
                 raise UsageError(f"the plugin does not answer within {_HANGS:g} s")
             kind, content = self._pipe.recv()
         except (EOFError, OSError):
-            why = self.why()
+            why = self.why(patience=1.0)
             self.close()
             raise UsageError(f"the plugin cannot be used: {why}") from None
         if kind == "done":
@@ -121,16 +121,16 @@ class Helper:
         except OSError:
             return False
 
-    def why(self) -> str:
-        """Why the process has ended, in words."""
+    def why(self, patience: float = 1e-3) -> str:
+        """Why the process has ended, in words; its sockets close a moment before it ends."""
         with suppress(EOFError, OSError):
             if self._pipe.poll():
                 kind, content = self._pipe.recv()
                 if kind == "failed":
                     return str(content)
-        deadline = time.monotonic() + 1e-3  # its sockets close a moment before it ends
+        deadline = time.monotonic() + patience
         while (code := self._process.poll()) is None and time.monotonic() < deadline:
-            pass
+            time.sleep(1e-4)
         if code is None or code >= 0:
             return "its process died"
         return f"its process died ({signal.Signals(-code).name})"

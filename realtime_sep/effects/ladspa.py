@@ -171,7 +171,7 @@ class Ladspa(BaseEffect):
         ports = list(native.ladspa_ports(self._descriptor))
         self._latency_port = _latency_port(ports)
         self._places = {p.name: (place, *ports[place][2:]) for place, p in _controls(ports)}
-        self._whole = {p.name for p in found.info.parameters if p.step}
+        self._steps = {p.name for p in found.info.parameters if p.step or p.kind == "switch"}
         self._plugin: native.LadspaPlugin | None = None
         self.name, self.parameters = label, found.info.parameters
         super().__init__()
@@ -184,15 +184,20 @@ class Ladspa(BaseEffect):
         return round(float(self._plugin.controls[self._latency_port]))
 
     def allocate(self, channels: int, max_frames: int) -> None:
+        self._plugin = self._made(channels, max_frames)
+        if self._latency_port is not None:
+            # Only a plugin that has run says how late it is, and not every one can forget that.
+            self.reset()
+            self._plugin.run(np.zeros((max_frames, channels), np.float32))
+            told = self._plugin.controls[self._latency_port]
+            self._plugin = self._made(channels, max_frames)
+            self._plugin.controls[self._latency_port] = told
+
+    def _made(self, channels: int, max_frames: int) -> native.LadspaPlugin:
         try:
-            self._plugin = native.LadspaPlugin(
-                self._descriptor, self.samplerate, channels, max_frames
-            )
+            return native.LadspaPlugin(self._descriptor, self.samplerate, channels, max_frames)
         except OSError as error:
             raise UsageError(f"LADSPA plugin {self.name!r} cannot be made") from error
-        self.reset()
-        # Only a plugin that has run says how late it is.
-        self._plugin.run(np.zeros((max_frames, channels), np.float32))
 
     def reset(self) -> None:
         super().reset()
@@ -205,7 +210,8 @@ class Ladspa(BaseEffect):
         for name, value in self.values.items():
             place, hints, lower, upper = self._places[name]
             low, high = _bounds(hints, lower, upper, self.samplerate)
-            value = round(value) if name in self._whole else value
+            if name in self._steps:  # there is nothing between
+                value = self.targets[name]
             value = value if low is None else max(value, low)
             self._plugin.controls[place] = value if high is None else min(value, high)
 

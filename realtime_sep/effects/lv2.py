@@ -466,6 +466,16 @@ class Lv2(BaseEffect):
         self._in: Float32 = np.zeros((inputs * count, max_frames), np.float32)
         self._out: Float32 = np.zeros((outputs * count, max_frames), np.float32)
         self._events = [np.zeros(_EVENTS, np.uint8) for p in self._ports if p.kind == "event"]
+        self._make(count, max_frames)
+        if self._latency_port is not None:
+            # Only a plugin that has run says how late it is, and not every one can forget that.
+            self.reset()
+            self.run(np.zeros((max_frames, channels), np.float32))
+            self.close()
+            self._make(count, max_frames)
+
+    def _make(self, count: int, max_frames: int) -> None:
+        inputs, outputs = len(self._in) // count, len(self._out) // count
         features, self._held = self._world.features(self.samplerate, max_frames)
         for number in range(count):
             made = self._world.lilv.lilv_plugin_instantiate(
@@ -477,9 +487,6 @@ class Lv2(BaseEffect):
             self._connect(made, self._in[number * inputs :], self._out[number * outputs :])
         self._runs = [(i.descriptor.run, i.handle) for i in self._instances]
         self._active = False
-        self.reset()
-        # Only a plugin that has run says how late it is.
-        self.run(np.zeros((max_frames, channels), np.float32))
 
     def _connect(self, instance: Any, ins: Float32, outs: Float32) -> None:
         audio = {True: iter(ins), False: iter(outs)}
@@ -506,10 +513,10 @@ class Lv2(BaseEffect):
     def tune(self) -> None:
         for i, port in enumerate(self._ports):
             if (p := port.parameter) is not None:
-                value = self.values[p.name]
+                jumps = p.step or p.kind == "switch"  # there is nothing between
+                value = self.targets[p.name] if jumps else self.values[p.name]
                 scale = self.samplerate if port.rated else 1
                 low, high = port.bounds
-                value = round(value) if p.step or p.kind == "switch" else value
                 value = value if low is None else max(value, low * scale)
                 self._controls[i] = value if high is None else min(value, high * scale)
 

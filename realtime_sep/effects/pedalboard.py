@@ -111,7 +111,8 @@ class Pedal:
 
     def _run(self, audio: Float32) -> Float32:
         made = self._plugin.process(audio, self._rate, self._most, reset=False)
-        return np.asarray(made, np.float32)
+        # Nothing may have any shape.
+        return np.asarray(made, np.float32).reshape(len(audio), -1) if made.size else audio[:, :0]
 
 
 # ---- in the helper's process: the package's own effects
