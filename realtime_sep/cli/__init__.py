@@ -23,6 +23,14 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
         "realtime_sep.models.cli:app",
         "The networks that separate: list, inspect, import, check and remove them.",
     ),
+    "plugins": (
+        "realtime_sep.cli.plugins:app",
+        "Separators, effects and hosted effects: what there is, and what it takes.",
+    ),
+    "bridge": (
+        "realtime_sep.cli.bridge:app",
+        "The LADSPA and LV2 plugins: install them for other programs, and be their engine.",
+    ),
     "evaluate": (
         "realtime_sep.evaluate.cli:app",
         "Score separators against true stems, with BSSEval's measures.",

@@ -1,0 +1,1 @@
+"""The engine for plugins in other programs: the other end of `native/plugin/`."""
