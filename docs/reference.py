@@ -17,7 +17,10 @@ import realtime_sep
 #: What users and plugins are written against; everything else may change.
 MODULES = [
     "realtime_sep",
-    *(f"realtime_sep.{name}" for name in ("separators", "effects", "plugins", "types", "errors")),
+    *(
+        f"realtime_sep.{name}"
+        for name in ("separators", "effects", "plugins", "testing", "types", "errors")
+    ),
 ]
 
 

@@ -50,5 +50,7 @@ def test_what_plugins_are_written_against_is_there(pages: Path) -> None:
         ("separators", "Separator"),
         ("effects", "Effect"),
         ("plugins", "load_separator"),
+        ("testing", "check_effect"),
+        ("testing", "SeparatorConformance.test_latency_is_true"),
     ):
         assert f'id="{name}"' in (pages / "realtime_sep" / f"{module}.html").read_text()
