@@ -147,7 +147,7 @@ class Slot:
         self._told = False
         self._later: dict[str, float] = {}  # what was turned while the effect rested
         self._start = np.zeros(3)
-        self._resting = False
+        self._resting = self._asleep = False
         self._settle(self.place)
 
     @property
@@ -267,7 +267,7 @@ class Slot:
             self._goal, self._phase = goal, 0.0
 
     def rest(self) -> None:
-        """Fade to the dry signal; once `settled`, the effect is not run any more."""
+        """Fade to the dry signal; then the effect is not run any more, whatever follows."""
         self._resting = True
         self.go(DRY)
 
@@ -307,7 +307,8 @@ class Slot:
         frames = len(block)
         direct, dry = self._direct[:frames], self._dry[:frames]
         self._position, peak = _keep(block, self._line, self._position, direct, dry)
-        ran = not (self.failed or (self._resting and self.settled)) and self._run(block, paced)
+        self._asleep |= self._resting and self.settled
+        ran = not (self.failed or self._asleep) and self._run(block, paced)
         self._level = max(peak, self._level * math.exp(-frames / self._memory))
         limit = RATIO * max(self._level, FLOOR)
         if self._heard(block, direct, dry, limit, ran):

@@ -5,7 +5,8 @@
 
 `!` begins a slot that starts bypassed.  SCHEME is a host of foreign plugins.  What follows the last
 colon is options only if all of it looks like options, so names may be paths and URIs; a name that
-ends like options itself is closed by a colon with nothing after it.
+ends like options itself is closed by a colon with nothing after it.  Values hold none of `|`, `,`
+and `:`.
 """
 
 from __future__ import annotations
