@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from realtime_sep.evaluate.metrics import sdr
 from realtime_sep.models import registry
 from realtime_sep.offline import separate
 from realtime_sep.plugins import load_separator
@@ -52,3 +53,20 @@ def test_silence_stays_silent_and_stems_add_up(name: str) -> None:
     stems = separate(mix, 44100, name)
     error = sum(stem.astype(np.float64) for stem in stems.values()) - mix
     assert np.sqrt(np.mean(error**2)) < 1e-6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_scores_do_not_depend_on_the_level(name: str) -> None:
+    """Within 0.3 dB from -36 to -6 dBFS; full scale is nothing special inside a separator."""
+    time = np.arange(3 * 44100) / 44100
+    pitch = 2 * np.pi * np.cumsum(300 * (1 + 0.01 * np.sin(2 * np.pi * 5 * time))) / 44100
+    voice = sum(np.sin(n * pitch) / n for n in range(1, 9)) * (time % 1 < 0.7)
+    rest = np.random.default_rng(3).standard_normal(len(time)) * (1 + np.sin(2 * np.pi * 2 * time))
+    vocals = np.stack([voice, voice], 1).astype(np.float32)
+    mix = vocals + 0.7 * np.stack([rest, 0.5 * rest], 1).astype(np.float32)
+    scores = []
+    for level in (-36, -21, -6):
+        gain = np.float32(10 ** (level / 20) / np.sqrt(np.mean(mix**2)))
+        found = separate(gain * mix, 44100, name)["vocals"]
+        scores.append(sdr(gain * vocals, found))
+    assert max(scores) - min(scores) < 0.3
