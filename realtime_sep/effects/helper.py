@@ -173,10 +173,14 @@ def _answer(method: Any, arguments: list[Any]) -> tuple[str, Any]:
     except RealtimeSepError as error:
         return "raised", error
     except Exception as error:  # of a plugin
-        return "raised", UsageError(_line(error))
+        return "raised", UsageError(f"the plugin {_line(error)}")
 
 
 def _line(error: Exception) -> str:
     """An error in one line; whose it is only if it is not ours."""
-    text = str(error) if isinstance(error, RealtimeSepError) else f"{type(error).__name__}: {error}"
+    text = (
+        str(error)
+        if isinstance(error, RealtimeSepError)
+        else f"raised {type(error).__name__}: {error}"
+    )
     return " ".join(text.split())

@@ -101,10 +101,10 @@ class Helper:
         except (EOFError, OSError):
             why = self.why(patience=1.0)
             self.close()
-            raise UsageError(f"the plugin cannot be used: {why}") from None
+            raise UsageError(f"the plugin cannot be used: it {why}") from None
         if kind == "done":
             return content
-        raise content if kind == "raised" else UsageError(content)
+        raise content if kind == "raised" else UsageError(f"the plugin {content}")
 
     def ring(self) -> None:
         """Let the process look; never waits."""
@@ -122,7 +122,7 @@ class Helper:
             return False
 
     def why(self, patience: float = 1e-3) -> str:
-        """Why the process has ended, in words; its sockets close a moment before it ends."""
+        """What the process has done to end, in words; its sockets close a moment before it ends."""
         with suppress(EOFError, OSError):
             if self._pipe.poll():
                 kind, content = self._pipe.recv()
@@ -132,8 +132,8 @@ class Helper:
         while (code := self._process.poll()) is None and time.monotonic() < deadline:
             time.sleep(1e-4)
         if code is None or code >= 0:
-            return "its process died"
-        return f"its process died ({signal.Signals(-code).name})"
+            return "died"
+        return f"died ({signal.Signals(-code).name})"
 
     def kill(self) -> None:
         """End the process at once, whatever it does; never waits."""
@@ -322,6 +322,15 @@ class Isolated:
                 break
         self._stuck = -1 if results.written >= self._due else results.written
         return self._stuck < 0
+
+    def await_all(self, seconds: float) -> bool:
+        """Wait until all that was handed over has been made; whether it has."""
+        deadline = time.monotonic() + seconds
+        while self._results.written < self._due + self._block:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._helper.wait(left):
+                return False
+        return True
 
     def _fail(self, why: str) -> NoReturn:
         self._failed = why

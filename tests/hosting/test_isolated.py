@@ -134,7 +134,7 @@ class Player:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        (CRASH, "its process died"),
+        (CRASH, "died"),
         (NAN, "sent NaN or infinity"),
         (LIE, "was 100 frames late, and now says 200"),
         (SPIN, "hangs, or is too slow"),
@@ -187,7 +187,7 @@ def test_a_process_that_is_killed_while_nothing_plays(fault: Isolated) -> None:
     player = Player(fault)
     os.kill(fault.pid, signal.SIGKILL)
     player.play(20, paced=False)
-    assert player.slot.failed.startswith("its process died")
+    assert player.slot.failed.startswith("died")
     player.check()
 
 
