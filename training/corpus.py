@@ -2,11 +2,12 @@
 
     python -m training.corpus excerpts --data ../shared/data --out SHARDS   # quick start: 3 h
     python -m training.corpus packages --data ../shared/data --out SHARDS --cache CACHE   # 31 h
+    python -m training.corpus speech --out SHARDS --cache CACHE   # 5 h
 
 `excerpts` packs what lies in the data folder: excerpts of instrumental music, sung phonemes, songs
 with true stems.  `packages` downloads the Debian packages listed there with `apt-get download`,
-unpacks them with `dpkg -x` (nothing is installed), packs their music in full, and the speech of
-`klettres-data`, `ktuberling-data` and the Asterisk prompts (those need the `ffmpeg` command).
+unpacks them with `dpkg -x` (nothing is installed) and packs their music in full; `speech` packs the
+voices of `SPEECH_PACKAGES` (the Asterisk prompts need the `ffmpeg` command).
 Both can be interrupted and repeated: finished packages are skipped.
 """
 
@@ -50,10 +51,13 @@ PACKAGE_LICENCES = {
     "marsshooter-data": "CC-BY-SA-3.0 (Obsidian Shell)",
     "klettres-data": "GPL-2+",
     "ktuberling-data": "GPL-2+",
+    "fillets-ng-data-cs": "GPL-2+ (ALTAR interactive)",
+    "fillets-ng-data-nl": "GPL-2+",
 }
 SPEECH_PACKAGES = ["klettres-data", "ktuberling-data"] + [
     f"asterisk-core-sounds-{language}-g722" for language in ("en", "es", "fr", "it", "ru")
 ]
+SPEECH_PACKAGES += ["fillets-ng-data-cs", "fillets-ng-data-nl", "0ad-data"]
 
 
 def split_of(group: str) -> str:
@@ -181,14 +185,33 @@ def pack_music(
     mark_finished(out, prefix)
 
 
+def speaker_of(package: str, path: Path) -> str | None:
+    """The group of a spoken file, as near to one speaker as names tell; None for noises."""
+    if package == "klettres-data" or package == "ktuberling-data":
+        language = next((p for p in path.parts[::-1][1:] if p not in ("alpha", "syllab")), "")
+        # ktuberling's "sounds" are noises, not voices.
+        return None if language == "sounds" and package[1] == "t" else f"{package}/{language}"
+    if package.startswith("fillets"):
+        # The small and the big fish, and the others of each scene.
+        role = {"m": "small", "v": "big"}.get([*path.stem.split("-"), ""][1])
+        return f"{package}/{role}" if role and path.parent.name == package[-2:] else None
+    if package == "0ad-data":
+        return f"{package}/{path.parts[-3]}" if "voice" in path.parts else None
+    return package
+
+
 def pack_speech(package: str, work: Path, out: Path) -> None:
-    """Every spoken file of a package, one group per language, silence left as it is."""
+    """Every spoken file of a package, one group per language or role, silence left as it is."""
     writer = ShardWriter(out, f"speech-{package}", 1)
+    for archive in work.rglob("public.zip"):
+        with zipfile.ZipFile(archive) as members:
+            spoken = [name for name in members.namelist() if name.startswith("audio/voice/")]
+            members.extractall(work / "members", spoken)
     paths = sorted(path for ext in ("ogg", "g722", "wav") for path in work.rglob(f"*.{ext}"))
     for path in paths:
-        language = next((p for p in path.parts[::-1][1:] if p not in ("alpha", "syllab")), "")
-        if package == "ktuberling-data" and language == "sounds":
-            continue  # noises, not voices
+        group = speaker_of(package, path)
+        if group is None:
+            continue
         try:
             audio = load(path, 1)
         except subprocess.CalledProcessError:
@@ -196,9 +219,6 @@ def pack_speech(package: str, work: Path, out: Path) -> None:
         if len(audio) < SAMPLE_RATE // 5:
             continue
         title = str(path.relative_to(work))
-        group = f"{package}/{language}"
-        if package.startswith("asterisk"):
-            group = package
         writer.add(audio, "speech", group, title, licence_of(package), split_of(group))
     writer.flush()
     mark_finished(out, f"speech-{package}")
@@ -207,15 +227,15 @@ def pack_speech(package: str, work: Path, out: Path) -> None:
 def pack_packages(
     data: Path, out: Path, cache: Path, only: list[str], seconds: float, kind: str
 ) -> None:
-    table = "accompaniment.tsv" if kind == "accompaniment" else "suspected_vocals.tsv"
-    tracks: dict[str, list[dict[str, str]]] = {}
-    for row in rows(data / table):
-        tracks.setdefault(row["package"], []).append(row)
-    packages = list(tracks) + (SPEECH_PACKAGES if kind == "accompaniment" else [])
+    tracks: dict[str, list[dict[str, str]]] = {package: [] for package in SPEECH_PACKAGES}
+    if kind != "speech":
+        table = "accompaniment.tsv" if kind == "accompaniment" else "suspected_vocals.tsv"
+        tracks = {}
+        for row in rows(data / table):
+            tracks.setdefault(row["package"], []).append(row)
     cache.mkdir(parents=True, exist_ok=True)
-    for package in [p for p in packages if not only or p in only]:
-        prefix = f"{kind}-{package}" if package in tracks else f"speech-{package}"
-        if finished(out, prefix):
+    for package in [p for p in tracks if not only or p in only]:
+        if finished(out, f"{kind}-{package}"):
             continue
         work = Path(tempfile.mkdtemp(prefix=f"{package}-", dir=cache))
         try:
@@ -223,10 +243,10 @@ def pack_packages(
             notice = next(work.rglob(f"doc/{package}/copyright"), None)
             if notice is not None:
                 shutil.copy(notice, out / f"{package}.copyright")
-            if package in tracks:
-                pack_music(package, tracks[package], work, out, seconds, kind)
-            else:
+            if kind == "speech":
                 pack_speech(package, work, out)
+            else:
+                pack_music(package, tracks[package], work, out, seconds, kind)
             print(f"{package}: packed", flush=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -234,7 +254,7 @@ def pack_packages(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("mode", choices=["excerpts", "packages", "suspected"])
+    parser.add_argument("mode", choices=["excerpts", "packages", "speech", "suspected"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--cache", type=Path, default=Path("../train_cache/debs"))
@@ -246,7 +266,7 @@ def main() -> None:
     if args.mode == "excerpts":
         pack_excerpts(args.data, out)
     else:
-        kind = "accompaniment" if args.mode == "packages" else "suspected"
+        kind = "accompaniment" if args.mode == "packages" else args.mode
         cache = args.cache.resolve()
         pack_packages(args.data, out, cache, args.only, args.seconds, kind)
 

@@ -15,23 +15,29 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import soxr
-from scipy.signal import fftconvolve, sosfilt
+from scipy.signal import butter, fftconvolve, sosfilt
 
 from training.harmony import agreement, chroma
 from training.shards import SAMPLE_RATE, Audio, Clip, clips, groups, read
 
-# Shares of the vocal sources; what is missing on disk gives its share to the others.
-VOICES = {"singing": 0.5, "teacher_vocals": 0.2, "song_vocals": 0.12, "voice": 0.1, "speech": 0.08}
+# Shares of the vocal sources; what is missing on disk gives its share to the others.  Chosen by
+# what a small network that learned from one of them alone scored on real songs
+# (docs/training.md): real singing, mixed as songs are, is worth far more than any amount of
+# invented singing or speech.
+VOICES = {"song_vocals": 0.36, "teacher_vocals": 0.36, "voice": 0.16, "singing": 0.12}
 BACKINGS = {
-    "accompaniment": 0.65,
-    "band": 0.25,
+    "accompaniment": 0.55,
+    "band": 0.2,
+    "lead": 0.15,
     "song_accompaniment": 0.06,
     "teacher_accompaniment": 0.04,
 }
 MODES = {"mix": 0.74, "instrumental": 0.2, "voice": 0.05, "silence": 0.01}
-# Resampling moves pitch, formants and tempo together: music bears a little of it, and a voice
-# becomes another singer's, from a heavier to a child's.
-MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.75, 1.33)
+# Resampling moves pitch, formants and tempo together; more than this makes voices that nobody has,
+# and scored worse.
+MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.92, 1.09)
+# A quarter of the mixtures sound as the network hears 48 kHz: slower, lower, nothing above 20 kHz.
+SLOW, SLOW_SHARE = 44_100 / 48_000, 0.25
 POOL, FRESH = 60, 0.45  # stems kept; share of those prepared anew
 CANDIDATES, IN_KEY = 8, 0.7  # voices of which the one in key is taken; share of such mixtures
 GROUP_POWER = 0.5  # a group's weight grows with the root of its length
@@ -71,6 +77,39 @@ def equalise(rng: np.random.Generator, audio: Audio) -> Audio:
     return sosfilt(np.array(sections), audio, axis=0).astype(np.float32)
 
 
+def tilt(rng: np.random.Generator, audio: Audio) -> Audio:
+    """Another microphone or mouth: a first-order shelf, up to 9 dB between dull and bright."""
+    gain, pole = 10 ** (rng.uniform(-9, 9) / 20), np.exp(rng.uniform(-3.5, -0.3))
+    # H = g + (1 - g) · low-pass: 1 at the bottom, between g and 1 at the top.
+    b = np.array([gain + (1 - gain) * pole, -gain * (1 - pole), 0])
+    a = np.array([1, -(1 - pole), 0])
+    return sosfilt(np.r_[b, a][None], audio, axis=0).astype(np.float32)
+
+
+def telephone(rng: np.random.Generator, audio: Audio) -> Audio:
+    """The band of a telephone, a megaphone or an old record."""
+    low, high = rng.uniform(200, 600), rng.uniform(2200, 5000)
+    sections = butter(2, (low, high), "bandpass", fs=SAMPLE_RATE, output="sos")
+    return sosfilt(sections, audio, axis=0).astype(np.float32)
+
+
+def chorus(rng: np.random.Generator, audio: Audio) -> Audio:
+    """Doubling: a copy on either side, delayed by a slowly wandering 8 to 35 ms (detuned)."""
+    frames = len(audio)
+    out, mono = audio.copy(), audio.mean(axis=1)
+    for channel in (0, 1):
+        knots = np.cumsum(rng.normal(0, 0.0012, frames // SAMPLE_RATE * 2 + 3))
+        knots = np.clip(rng.uniform(0.01, 0.03) + knots - knots.mean(), 0.005, 0.045)
+        delay = np.interp(np.arange(frames), np.linspace(0, frames, len(knots)), knots)
+        place = np.maximum(np.arange(frames) - delay * SAMPLE_RATE, 0)
+        whole = place.astype(np.int64)
+        part = (place - whole).astype(np.float32)
+        after = np.minimum(whole + 1, frames - 1)
+        copy = mono[whole] * (1 - part) + mono[after] * part
+        out[:, channel] += decibels(rng.uniform(-12, -2)) * copy
+    return out
+
+
 def compress(rng: np.random.Generator, audio: Audio) -> Audio:
     """Feed-forward compressor on 5 ms blocks, ratio 2 to 6."""
     block = SAMPLE_RATE // 200
@@ -85,16 +124,18 @@ def compress(rng: np.random.Generator, audio: Audio) -> Audio:
 
 
 def reverberate(rng: np.random.Generator, audio: Audio) -> Audio:
-    """Room of decaying noise, different on either channel, and perhaps an echo."""
+    """A room, plate or hall of decaying noise, other on either channel, and perhaps an echo."""
     out = audio.copy()
     if rng.random() < 0.75:
-        seconds = rng.choice([0.25, 0.6, 1.2]) * rng.uniform(0.6, 1.4)
+        seconds = rng.choice([0.25, 0.6, 1.2, 2.2], p=[0.3, 0.3, 0.28, 0.12]) * rng.uniform(
+            0.6, 1.4
+        )
         frames = int(seconds * SAMPLE_RATE)
         now = np.arange(frames)[:, None] / SAMPLE_RATE
         room = rng.standard_normal((frames, 2)) * np.exp(-6.9 * now / seconds)
         room = np.cumsum(room, axis=0) * 0.05 + room if rng.random() < 0.5 else room
         room /= np.sqrt((room**2).sum(axis=0))
-        late = int(rng.uniform(0, 0.05) * SAMPLE_RATE)
+        late = int(rng.choice([0.0, 0.05, 0.12]) * rng.random() * SAMPLE_RATE)
         send = audio.mean(axis=1, keepdims=True).astype(np.float32)
         wet = fftconvolve(np.repeat(send, 2, axis=1), room.astype(np.float32), axes=0)
         wet = np.pad(wet[: len(audio) - late], ((late, 0), (0, 0)))
@@ -130,8 +171,13 @@ class Mixer:
                     (sum(c.frames for c in members) ** GROUP_POWER, members)
                     for _, members in groups(items)
                 ]
-        self.voices: deque[Stem] = deque(maxlen=POOL)
-        self.backings: deque[Stem] = deque(maxlen=POOL)
+        # By voice and speed (see SLOW), so that the two stems of a mixture are of one.
+        self.pools = {
+            (voice, slow): deque[Stem](maxlen=POOL // 2 if slow else POOL)
+            for voice in (False, True)
+            for slow in (False, True)
+        }
+        self.slow = False
 
     def _kind(self, shares: dict[str, float]) -> str:
         present = {kind: share for kind, share in shares.items() if kind in self.found}
@@ -145,10 +191,10 @@ class Mixer:
 
     def _stretch(self, frames: int, ratios: tuple[float, float]) -> tuple[int, float]:
         """How much to read for `frames` after resampling, and the ratio of the two."""
-        if self.rng.random() < 0.3:
-            return frames, 1.0
-        ratio = float(np.exp(self.rng.uniform(*np.log(ratios))))
-        return int(frames * ratio) + 8, ratio
+        ratio = SLOW if self.slow else 1.0
+        if self.rng.random() < 0.7:
+            ratio *= float(np.exp(self.rng.uniform(*np.log(ratios))))
+        return (frames if ratio == 1 else int(frames * ratio) + 8), ratio
 
     def _continuous(self, kind: str) -> Audio:
         """A stretch of one clip, preferably long enough, `[samples, 2]`."""
@@ -186,15 +232,21 @@ class Mixer:
     def _dry_voice(self) -> Audio:
         kind = self._kind(VOICES)
         voice = self._strung(kind) if kind in ("voice", "speech") else self._continuous(kind)
-        if kind == "teacher_vocals":
-            return voice  # comes with the effects of its song
         if self.rng.random() < 0.5:
             voice = equalise(self.rng, voice)
+        if self.rng.random() < 0.3:
+            voice = tilt(self.rng, voice)
+        if kind == "teacher_vocals":
+            return voice  # comes with the other effects of its song
         if self.rng.random() < 0.5:
             voice = compress(self.rng, voice)
         if self.rng.random() < 0.15:
             drive = decibels(self.rng.uniform(0, 18)) / (level_of(voice) * 4 + 1e-6)
             voice = np.tanh(voice * drive)
+        if self.rng.random() < 0.04:
+            voice = telephone(self.rng, voice)
+        if self.rng.random() < 0.12:
+            voice = chorus(self.rng, voice)
         if self.rng.random() < 0.3:
             pan = self.rng.uniform(-0.6, 0.6)
             voice = voice * np.array([1 - max(pan, 0), 1 + min(pan, 0)], np.float32)
@@ -225,9 +277,10 @@ class Mixer:
             music = compress(self.rng, music)
         return (music / (level_of(music) + 1e-5)).astype(np.float32)
 
-    def _drawn(self, pool: deque[Stem], voice: bool, partner: Stem | None = None) -> Stem:
+    def _drawn(self, voice: bool, partner: Stem | None = None) -> Stem:
         """A stem of the pool; for most partners the one of several that is best in their key."""
-        if self.rng.random() < FRESH or len(pool) < POOL // 2:
+        pool = self.pools[voice, self.slow]
+        if self.rng.random() < FRESH or len(pool) < POOL // 4:
             audio = self._voice() if voice else self._backing()
             pool.append(Stem(audio, chroma(audio)))
         if partner is None or self.rng.random() > IN_KEY:
@@ -236,7 +289,7 @@ class Mixer:
         return max(found, key=lambda stem: agreement(stem.chroma, partner.chroma))
 
     def _varied(self, audio: Audio) -> Audio:
-        """Channel swap, polarity and rotation in time of a stem used again."""
+        """Channel swap and polarity of a stem used again."""
         rng = self.rng
         if rng.random() < 0.5:
             audio = audio[:, ::-1]
@@ -246,14 +299,15 @@ class Mixer:
         """One `(vocals, accompaniment)`, each `[samples, 2]`."""
         rng = self.rng
         mode = str(rng.choice(list(MODES), p=list(MODES.values())))
+        self.slow = bool(rng.random() < SLOW_SHARE)
         silence = np.zeros((self.samples, 2), np.float32)
         voice, music = silence, silence
         partner = None
         if mode in ("mix", "instrumental"):
-            partner = self._drawn(self.backings, voice=False)
+            partner = self._drawn(voice=False)
             music = self._varied(partner.audio)
         if mode in ("mix", "voice"):
-            voice = self._varied(self._drawn(self.voices, voice=True, partner=partner).audio)
+            voice = self._varied(self._drawn(voice=True, partner=partner).audio)
         voice = voice * np.float32(decibels(float(np.clip(rng.normal(-2, 5), -15, 12))))
         width = rng.choice([0.0, 0.1, 1.0], p=[0.3, 0.1, 0.6])
         if width < 1:
