@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from realtime_sep.blocks import BlockSeparator
+    from realtime_sep.companion import Beside
     from realtime_sep.engine import Engine
     from realtime_sep.errors import (
         AudioFileError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from realtime_sep.stream import Block, Stream, open_stream
     from realtime_sep.types import (
         PROFILES,
+        BesideStats,
         Geometry,
         Latency,
         SeparatorInfo,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "blocks": ("BlockSeparator",),
+    "companion": ("Beside",),
     "engine": ("Engine",),
     "errors": (
         "AudioFileError",
@@ -63,13 +66,23 @@ _HOMES = {
     "offline": ("separate",),
     "plugins": ("available_effects", "available_separators", "load_effect", "load_separator"),
     "stream": ("Block", "Stream", "open_stream"),
-    "types": ("PROFILES", "Geometry", "Latency", "SeparatorInfo", "StreamConfig", "StreamStats"),
+    "types": (
+        "PROFILES",
+        "BesideStats",
+        "Geometry",
+        "Latency",
+        "SeparatorInfo",
+        "StreamConfig",
+        "StreamStats",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "PROFILES",
     "AudioFileError",
+    "Beside",
+    "BesideStats",
     "Block",
     "BlockSeparator",
     "DeviceError",

@@ -62,6 +62,18 @@ class Moment:
     hop: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """All that a link needs, made outside the worker."""
+
+    link: Link
+    speed: Varispeed
+    loop: ClockLoop
+    distance: int
+    line: Float32
+    raw: Float32  # a hop of the ring's channels
+
+
 class Feed:
     """What both directions have in common.
 
@@ -70,7 +82,6 @@ class Feed:
         guard: frames of a fade.
 
     Attributes:
-        link: set from another thread; None: there is no device.
         gaps: times that the sound was interrupted.
         correction: relative, of the device's clock.
         error: frames of the device by which the stream is not where it should be, averaged.
@@ -78,10 +89,10 @@ class Feed:
 
     def __init__(self, samplerate: int, hop: int, guard: int) -> None:
         self.samplerate, self.hop = samplerate, hop
-        self.link: Link | None = None
         self.gaps = 0
         self._guard, self._fade = guard, min(guard, hop)
-        self._linked: Link | None = None
+        self._wanted: _Prepared | None = None
+        self._linked: _Prepared | None = None
         self._sounds = False
         rising = np.arange(1, self._fade + 1, dtype=np.float32) / np.float32(self._fade)
         self._rising: Float32 = rising[:, None]
@@ -92,12 +103,39 @@ class Feed:
         self._loop = ClockLoop(samplerate, hop)
 
     @property
+    def link(self) -> Link | None:
+        """Set from another thread than the worker's; None: there is no device."""
+        return None if self._wanted is None else self._wanted.link
+
+    @link.setter
+    def link(self, link: Link | None) -> None:
+        self._wanted = None if link is None else self._prepare(link)
+
+    @property
     def correction(self) -> float:
         return self._loop.correction
 
     @property
+    def drift(self) -> float:
+        """Relative, of the device's clock, as far as it is known."""
+        return self._loop.drift
+
+    @property
     def error(self) -> float:
         return self._loop.error
+
+    def _prepare(self, link: Link) -> _Prepared:
+        speed = self._varispeed(link)
+        past = 2 * speed.half + 8 + math.ceil(2 * speed.nominal)
+        line: Float32 = np.zeros((past + self.hop, link.ring.channels), np.float32)
+        shift(line, line[: self.hop].copy())  # compiled now, and the other one, too
+        speed.render(line, float(speed.half), speed.step, line[:1].copy())
+        loop = ClockLoop(link.samplerate, max(*link.blocks, MARGIN * link.samplerate))
+        raw: Float32 = np.zeros((self.hop, link.ring.channels), np.float32)
+        return _Prepared(link, speed, loop, self.distance(link), line, raw)
+
+    def _varispeed(self, link: Link) -> Varispeed:
+        raise NotImplementedError
 
     def latency(self, link: Link) -> int:
         """Frames of the engine that the two clocks cost with this device."""
@@ -109,15 +147,15 @@ class Feed:
 
     def _follow(self) -> Link | None:
         """The link in use; another one is taken only when the one before is silent."""
-        if self._linked is not self.link and not self._sounds:
-            self._linked = self.link
+        if self._linked is not self._wanted and not self._sounds:
+            self._linked = self._wanted
             if self._linked is not None:
                 self._begin(self._linked)
-        return self._linked
+        return None if self._linked is None else self._linked.link
 
-    def _begin(self, link: Link) -> None:
-        self._distance = self.distance(link)
-        self._loop = ClockLoop(link.samplerate, max(*link.blocks, MARGIN * link.samplerate))
+    def _begin(self, prepared: _Prepared) -> None:
+        self._speed, self._loop = prepared.speed, prepared.loop
+        self._distance = prepared.distance
 
     def _device(self, link: Link, moment: Moment) -> float | None:
         """Where the device was at this moment on its ring's timeline; None: it stands still."""
@@ -140,7 +178,17 @@ class Feed:
 
 
 class MicrophoneFeed(Feed):
-    """Takes a hop's worth from a microphone."""
+    """Takes a hop's worth from a microphone.
+
+    Args:
+        spread: for each channel of the engine, which one of the link's ring.
+    """
+
+    def __init__(
+        self, samplerate: int, hop: int, guard: int, spread: tuple[int, ...] = (0,)
+    ) -> None:
+        super().__init__(samplerate, hop, guard)
+        self._spread = spread
 
     def distance(self, link: Link) -> int:
         speed = link.samplerate / self.samplerate
@@ -151,17 +199,25 @@ class MicrophoneFeed(Feed):
         """Frames that are held back to fade with."""
         return math.ceil(1.01 * self._fade * speed) + 2
 
-    def _begin(self, link: Link) -> None:
-        super()._begin(link)
-        self._speed = Varispeed(link.samplerate, self.samplerate)
+    def _varispeed(self, link: Link) -> Varispeed:
+        return Varispeed(link.samplerate, self.samplerate)
+
+    def _begin(self, prepared: _Prepared) -> None:
+        super()._begin(prepared)
         self._held = self._reserve(self._speed.nominal)
 
     def take(self, moment: Moment, out: Float32) -> None:
-        """Fill `out` `(hop, channels)`, of the link's ring, with what belongs to this hop."""
+        """Fill `out` `(hop, channels)` with what belongs to this hop."""
         link = self._follow()
-        if link is None:
+        if link is None or self._linked is None:
             out[:] = 0
             return
+        raw = self._linked.raw
+        self._fill(link, moment, raw)
+        for channel, column in enumerate(self._spread):
+            out[:, channel] = raw[:, column]
+
+    def _fill(self, link: Link, moment: Moment, out: Float32) -> None:
         ring, speed = link.ring, self._speed
         device = self._device(link, moment)
         if device is not None:
@@ -218,14 +274,13 @@ class MonitorFeed(Feed):
     """Gives hops to a monitor.
 
     Args:
-        channels: of a hop, and of the link's ring.
         lead: frames by which the newest finished hop may be behind the main device: until it is
             gathered, and while it is computed.
     """
 
-    def __init__(self, samplerate: int, channels: int, hop: int, guard: int, lead: int) -> None:
+    def __init__(self, samplerate: int, hop: int, guard: int, lead: int) -> None:
         super().__init__(samplerate, hop, guard)
-        self._channels, self._lead = channels, lead
+        self._lead = lead
 
     def distance(self, link: Link) -> int:
         behind = self._lead + half_taps(self.samplerate, link.samplerate)
@@ -233,13 +288,14 @@ class MonitorFeed(Feed):
         own = self._guard + uneven + math.ceil(MARGIN * link.samplerate)
         return math.ceil(behind * link.samplerate / self.samplerate) + own
 
-    def _begin(self, link: Link) -> None:
-        super()._begin(link)
-        self._speed = Varispeed(self.samplerate, link.samplerate)
-        half = self._speed.half
-        self._past = 2 * half + 8 + math.ceil(2 * self._speed.nominal)
-        self._line: Float32 = np.zeros((self._past + self.hop, self._channels), np.float32)
-        self._place = float(self._past - half)
+    def _varispeed(self, link: Link) -> Varispeed:
+        return Varispeed(self.samplerate, link.samplerate)
+
+    def _begin(self, prepared: _Prepared) -> None:
+        super()._begin(prepared)
+        self._line = prepared.line
+        self._past = len(self._line) - self.hop
+        self._place = float(self._past - self._speed.half)
 
     def give(self, moment: Moment, hop: Float32) -> None:
         """Pass on `hop` `(hop, channels)`."""

@@ -14,14 +14,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from realtime_sep import native
+from realtime_sep.companion import NAMES, Companion, check
 from realtime_sep.editing import Editing
 from realtime_sep.effects.slot import SlotInfo
 from realtime_sep.errors import DeviceError, EngineError, RealtimeSepError, UsageError
+from realtime_sep.feeds import Feed
+from realtime_sep.native import BridgeStats
+from realtime_sep.parameters import MICROPHONE, MONITOR
 from realtime_sep.recovery import Recovery
 from realtime_sep.rig import CALLBACKS, PRIORITY, Plan, Records, Rig, Wish
 from realtime_sep.separators import SeparatorFactory
@@ -39,19 +43,27 @@ _SWITCH_INTERVAL = 1e-4
 _GIVE_UP_TIMEOUT = 1.0
 
 _COPIED = tuple(
-    name for name in CALLBACKS.names or () if name not in ("xruns", "started", "now", "reopens")
+    name for name in CALLBACKS.names or () if name in {entry.name for entry in fields(BridgeStats)}
 )
 
 
 @dataclass(frozen=True)
 class Opened:
     """What is settled once a host is built, and may change: with the device, the separator, or
-    the chains of effects, by place."""
+    the chains of effects, by place.
+
+    Attributes:
+        microphone, monitor: their own latencies, input to output; None: there is none.
+        beside: descriptions of second devices, by "mic" and "monitor".
+    """
 
     info: SeparatorInfo
     latency: Latency
     device: str
     chains: Mapping[str, tuple[SlotInfo, ...]] = field(default_factory=dict)
+    microphone: Latency | None = None
+    monitor: Latency | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 class Host:
@@ -71,6 +83,13 @@ class Host:
         self._plan, self._records = plan, records
         self._device = plan.device.open(plan.config)
         self._rig = Rig(plan, self._device, records, tap)
+        self._beside: dict[str, Companion] = {}
+        try:
+            self._open_beside(plan)
+        except BaseException:
+            self._stop_beside()
+            self._device.stop()
+            raise
         self._recovery: Recovery | None = None
         self._switch: Switch | None = None
         self._wanted: tuple[Plan, int] | None = None
@@ -84,8 +103,55 @@ class Host:
     @property
     def opened(self) -> Opened:
         """Separator, latency and device; the device's own part is known after `start`."""
-        latency = replace(self._rig.latency, device=self._device.latency)
-        return Opened(self._rig.info, latency, self._device.description, self._rig.chains)
+        rig, device = self._rig, self._device
+        return Opened(
+            rig.info,
+            replace(rig.latency, device=device.latency),
+            device.description,
+            rig.chains,
+            self._late(MICROPHONE, rig.microphone_latency, rig.microphone),
+            self._late(MONITOR, rig.monitor_latency, rig.monitor),
+            {kind: companion.device.description for kind, companion in self._beside.items()},
+        )
+
+    def _late(self, kind: str, latency: Latency | None, feed: Feed | None) -> Latency | None:
+        """With the two clocks, and what devices report: both, where there are two."""
+        if latency is None:
+            return None
+        late = replace(latency, device=self._device.latency)
+        if feed is None:
+            return late
+        companion = self._beside[kind]
+        second = companion.device.latency * latency.samplerate / companion.device.samplerate
+        return replace(late, device=late.device + round(second), clock=feed.latency(companion.link))
+
+    # ---- second devices
+
+    def _open_beside(self, plan: Plan) -> None:
+        wanted = {MICROPHONE: plan.microphone, MONITOR: plan.monitor}
+        found = {kind: beside for kind, beside in wanted.items() if beside is not None}
+        check(self._device, list(found))
+        for kind, beside in found.items():
+            self._beside[kind] = Companion(kind, beside, plan.config)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Second devices serve the rig that runs."""
+        for kind, feed in ((MICROPHONE, self._rig.microphone), (MONITOR, self._rig.monitor)):
+            if kind in self._beside and feed is not None:
+                self._beside[kind].attach(feed)
+
+    def _watch_beside(self) -> Iterator[tuple[str, Any]]:
+        for companion in self._beside.values():
+            before = companion.reopens
+            for line in companion.watch():
+                yield "notice", line
+            if companion.reopens != before:
+                yield "changed", self.opened
+
+    def _stop_beside(self) -> None:
+        for companion in self._beside.values():
+            companion.stop()
 
     @property
     def captured(self) -> Float32 | None:
@@ -97,6 +163,8 @@ class Host:
         gc.collect()
         self._started = self._flowing_since = native.now()
         self._rig.start()
+        for companion in self._beside.values():
+            companion.start()
         gc.freeze()
         self.refresh()
 
@@ -111,9 +179,12 @@ class Host:
             self._recovery.join(_GIVE_UP_TIMEOUT)
         elif fade and self._flows():
             self._rig.finish()
+            for companion in self._beside.values():
+                companion.finish()
             deadline = time.monotonic() + 0.5
             while self._flows() and not self._rig.finished and time.monotonic() < deadline:
                 time.sleep(0.005)
+        self._stop_beside()
         self._rig.stop()
         for helper in (self._switch, self._editing):
             if helper is not None:
@@ -182,6 +253,12 @@ class Host:
             fields["started"] = self._started
             fields["now"] = native.now()
             fields["reopens"] = self._reopens
+            for kind, companion in self._beside.items():
+                name = NAMES[kind]
+                fields[f"{name}_reopens"] = companion.reopens
+                fields[f"{name}_there"] = companion.there
+            if MONITOR in self._beside:
+                fields["monitor_fades"] = self._beside[MONITOR].fades
 
     def watch(self) -> Iterator[tuple[str, Any]]:
         """Look after the stream; call it every `TICK`, and take all that it yields.
@@ -209,6 +286,7 @@ class Host:
             yield from self._lose(trouble)
         else:
             yield from self._suspect()
+        yield from self._watch_beside()
         yield from self._attend_switch()
         yield from self._attend_edits()
         if (notice := self._rig.notice) is not None and notice != self._notice:
@@ -256,6 +334,7 @@ class Host:
             )
         self._recovery = None
         self._device, self._rig = recovery.device, recovery.rig
+        self._attach()
         if recovery.failure is not None:
             raise recovery.failure
         self._flowing_since = native.now()
@@ -272,6 +351,11 @@ def _check(config: StreamConfig) -> None:
         raise UsageError(f"the engine runs 1 or 2 channels, not {config.channels}")
     if not 1 <= config.blocksize <= 65536:
         raise UsageError(f"a block size of {config.blocksize} frames makes no sense; try 256")
+    if any(channel <= config.channels for channel in config.microphone):
+        raise UsageError(
+            f"the music is on channels 1 to {config.channels}; "
+            f"the microphone can be on {config.channels + 1} and above"
+        )
 
 
 def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:

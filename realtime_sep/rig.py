@@ -10,16 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from realtime_sep.companion import Beside, spread
 from realtime_sep.effects import Effect
 from realtime_sep.effects.chain import Chain, free_name
 from realtime_sep.effects.slot import Slot, SlotInfo
 from realtime_sep.effects.syntax import SlotSpec
 from realtime_sep.engine import MIX, Change, Engine, Strand
 from realtime_sep.errors import RealtimeSepError, UsageError, unknown
+from realtime_sep.feeds import MicrophoneFeed, MonitorFeed
 from realtime_sep.io.device import Device, DeviceSpec
 from realtime_sep.latency import stream_latency
 from realtime_sep.native import Bridge, BridgeConfig, BridgeStats, Ring, Wake
-from realtime_sep.parameters import MUSIC, VOCALS
+from realtime_sep.parameters import MICROPHONE, MONITOR, MUSIC, VOCALS
 from realtime_sep.plugins import load_separator, load_slot
 from realtime_sep.separators import Separator, SeparatorFactory
 from realtime_sep.shared import SharedRecord
@@ -58,6 +60,11 @@ CALLBACKS = np.dtype(
         ("started", "u8"),
         ("now", "u8"),
         ("reopens", "u8"),
+        ("microphone_reopens", "u8"),
+        ("microphone_there", "?"),
+        ("monitor_reopens", "u8"),
+        ("monitor_there", "?"),
+        ("monitor_fades", "u8"),
     ]
 )
 
@@ -111,6 +118,8 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     chains: Mapping[str, tuple[SlotPlan, ...]] = field(default_factory=dict)
     ready: tuple[str, ...] = ()  # separators to be loaded before audio flows, for `switch`
+    microphone: Beside | None = None  # of its own device; else `config.microphone` says where
+    monitor: Beside | None = None  # of its own device; else it may be among `config.outputs`
 
     @property
     def key(self) -> tuple[object, str]:
@@ -126,7 +135,7 @@ class Records:
         self.callbacks = SharedRecord(CALLBACKS)
         self.controls = SharedRecord(CONTROLS)
         with self.controls.writing() as fields:
-            for name in ("gains", "wet", "master", "dry"):
+            for name in ("gains", "wet", "master", "dry", "microphone_gain"):
                 fields[name] = 1
 
 
@@ -168,7 +177,8 @@ class Rig:
         self._guard = config.guard
         engine, hop, latency = self._engine, self.info.hop, self.latency
         capacity = max(round(RING_SECONDS * engine.samplerate), 4 * (latency.frames + hop))
-        self._in = Ring(capacity, engine.channels)
+        width = config.in_channels if engine.microphone is not None else engine.channels
+        self._in = Ring(capacity, width)
         self._out = Ring(2 * capacity, engine.out_channels)
         if before is not None:
             self._in.seek(before._in.written)
@@ -176,7 +186,7 @@ class Rig:
         self._bridge = Bridge(
             BridgeConfig(
                 in_channels=device.in_channels,
-                channels=engine.channels,
+                channels=width,
                 out_channels=engine.out_channels,
                 max_block=max(device.blocks),
                 hop=hop,
@@ -184,6 +194,7 @@ class Rig:
                 prefill=latency.bridge,
                 latency=latency.frames,
                 longest=round(LONGEST_SECONDS * engine.samplerate),
+                music=engine.channels,
             ),
             self._in,
             self._out,
@@ -196,6 +207,7 @@ class Rig:
             self._tap = before._tap
         else:
             raise UsageError(f"{self.info.name!r} has other hops or stems at the new sample rate")
+        self._make_feeds(plan, before)
         self._worker = Worker(
             engine,
             (self._in, self._out),
@@ -204,9 +216,28 @@ class Rig:
             records.counters,
             records.controls,
             tap=self._tap,
+            microphone=self.microphone,
+            monitor=self.monitor,
+            spread=spread(config.microphone, config.channels),
             patient=not device.paced,
             priority=PRIORITY if config.realtime else 0,
         )
+
+    def _make_feeds(self, plan: Plan, before: Rig | None) -> None:
+        """For second devices, whoever attaches them."""
+        self.microphone: MicrophoneFeed | None = None
+        self.monitor: MonitorFeed | None = None
+        rate, hop, config = self._engine.samplerate, self.info.hop, plan.config
+        if plan.microphone is not None:
+            columns = spread(plan.microphone.channels, config.channels)
+            self.microphone = MicrophoneFeed(rate, hop, config.guard, columns)
+            if before is not None and before.microphone is not None:
+                self.microphone.gaps = before.microphone.gaps
+        if plan.monitor is not None:
+            lead = self.latency.gathering + self.latency.deadline
+            self.monitor = MonitorFeed(rate, hop, config.guard, lead)
+            if before is not None and before.monitor is not None:
+                self.monitor.gaps = before.monitor.gaps
 
     def _load(self, plan: Plan) -> Separator:
         options = {"samplerate": self._device.samplerate, "channels": plan.config.channels}
@@ -238,7 +269,13 @@ class Rig:
             if slot.cell < 0:
                 self._allot(slot, used)
         engine = Engine(
-            separator, outputs=buses, chains=chains, limiter=config.limiter, key=plan.key
+            separator,
+            outputs=buses,
+            chains=chains,
+            limiter=config.limiter,
+            microphone=bool(plan.microphone or config.microphone),
+            monitor=plan.monitor is not None,
+            key=plan.key,
         )
         for chain in engine.chains.values():
             chain.paced = self._device.paced
@@ -260,6 +297,28 @@ class Rig:
             separator=self.info.latency,
             effects=self._engine.effects_latency,
             limiter=self._engine.limiter_latency,
+        )
+
+    @property
+    def microphone_latency(self) -> Latency | None:
+        """From the microphone to the output, without what devices and two clocks cost."""
+        engine = self._engine
+        if engine.microphone is None:
+            return None
+        effects = engine.microphone_latency - engine.limiter_latency
+        return replace(self.latency, separator=0, effects=effects)
+
+    @property
+    def monitor_latency(self) -> Latency | None:
+        """From the input to the monitor, likewise."""
+        engine = self._engine
+        if engine.monitor is None:
+            return None
+        late = engine.monitor_latency - engine.latency
+        latency = replace(self.latency, effects=engine.effects_latency + late)
+        # A second device waits for what the two clocks need, in place of the bridge.
+        return (
+            latency if self.monitor is None else replace(latency, gathering=0, deadline=0, guard=0)
         )
 
     # ---- chains
@@ -535,7 +594,7 @@ class Rig:
 
 def _reserved(info: SeparatorInfo) -> tuple[str, ...]:
     """Names that no slot may have: parameters begin with them."""
-    return (VOCALS, MUSIC, MIX, *info.stems)
+    return (VOCALS, MUSIC, MIX, MICROPHONE, MONITOR, *info.stems)
 
 
 def _sound(chain: Chain, name: str) -> Slot:

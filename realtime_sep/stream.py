@@ -15,20 +15,28 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from realtime_sep.companion import NAMES, Beside
 from realtime_sep.dsp.meters import decibels, percentile
 from realtime_sep.effects import Effect
 from realtime_sep.effects.slot import SlotInfo
-from realtime_sep.effects.syntax import parse_chain
+from realtime_sep.effects.syntax import chain_text, parse_chain, parse_slot
 from realtime_sep.engine import MIX
 from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
 from realtime_sep.host import TICK, Host, Opened, serve
 from realtime_sep.io.device import DeviceSpec
 from realtime_sep.io.portaudio import PortAudioSpec
 from realtime_sep.native import Ring
-from realtime_sep.parameters import Gains, Parameter, Settings
+from realtime_sep.parameters import MICROPHONE, MONITOR, Gains, Parameter, Settings
 from realtime_sep.rig import TAP_SECONDS, Plan, Records, SlotPlan, Wish
 from realtime_sep.separators import SeparatorFactory
-from realtime_sep.types import Float32, Latency, SeparatorInfo, StreamConfig, StreamStats
+from realtime_sep.types import (
+    BesideStats,
+    Float32,
+    Latency,
+    SeparatorInfo,
+    StreamConfig,
+    StreamStats,
+)
 from realtime_sep.worker import BUCKET_EDGES, MAX_STEMS, read_tag
 
 #: Seconds to wait for the engine's process: it imports, compiles on its first run, loads a model.
@@ -73,6 +81,8 @@ def open_stream(
     chains: Mapping[str, Effects] | None = None,
     separator_options: Mapping[str, Any] | None = None,
     ready: tuple[str, ...] = (),
+    microphone: Beside | None = None,
+    monitor: Beside | None = None,
     process: bool = True,
     tap: bool = True,
 ) -> Stream:
@@ -92,6 +102,11 @@ def open_stream(
         separator_options: passed to the separator (`{"profile": "stage"}`).
         ready: names of separators that are loaded before audio flows, so that `Stream.switch` to
             them disturbs nothing: loading one meanwhile may make a block late.
+        microphone: a second input device, for who sings along: it joins the mix behind the key
+            change, through the chain at the place "mic" (unless `chains` says otherwise,
+            `MICROPHONE_CHAIN`).  `StreamConfig.microphone` takes channels of the first one instead.
+        monitor: a second output device, with levels of its own; "monitor" among
+            `StreamConfig.outputs` takes channels of the first one instead.
         process: run the engine in a process of its own.  False keeps it here, for notebooks and
             tests; any other busy Python thread then makes it late (by 5 ms and more).
         tap: make room for `blocks()`.
@@ -104,10 +119,32 @@ def open_stream(
     planned = {place: slot_plans(effects) for place, effects in (chains or {}).items()}
     if effects:
         planned[MIX] = (*slot_plans(effects), *planned.get(MIX, ()))
+    config = config or StreamConfig()
+    if microphone is not None and config.microphone:
+        raise UsageError("a microphone is a device, or channels of the first one, not both")
+    if microphone is not None or config.microphone:
+        planned.setdefault(MICROPHONE, slot_plans(MICROPHONE_CHAIN))
     plan = Plan(
-        separator, spec, config or StreamConfig(), dict(separator_options or {}), planned, ready
+        separator,
+        spec,
+        config,
+        dict(separator_options or {}),
+        planned,
+        ready,
+        microphone,
+        monitor,
     )
     return Stream(plan, vocals=vocals, music=music, process=process, tap=tap)
+
+
+#: What a microphone passes through unless somebody says otherwise: nothing in it makes a howl
+#: likelier, and the gate keeps the room out while nobody sings.
+MICROPHONE_CHAIN = "highpass:f=90|gate|compressor|!echo|reverb:mix=0.12"
+
+
+def full_name(place: str, slot: str, parameter: str) -> str:
+    """By which a parameter of an effect is turned; those on the mix need no place."""
+    return f"{slot}.{parameter}" if place == MIX else f"{place}.{slot}.{parameter}"
 
 
 #: Effects for a chain: its text, or texts and objects.
@@ -278,7 +315,8 @@ def _main_module_hidden(unless: Plan) -> Iterator[None]:
     hands over a class of its own needs the guard (multiprocessing says so).
     """
     effects = [slot.effect for chain in unless.chains.values() for slot in chain]
-    parts = (unless.separator, unless.device, *effects)
+    beside = [second.spec for second in (unless.microphone, unless.monitor) if second is not None]
+    parts = (unless.separator, unless.device, *effects, *beside)
     if any(getattr(part, "__module__", None) == "__main__" for part in parts):
         yield
         return
@@ -317,7 +355,7 @@ class Stream:
         self._attending = threading.Lock()
         self._wished = self._answered = self._edits_wished = self._edits_answered = 0
         self._turning = threading.Lock()
-        self._settings = Settings(self.info.stems)
+        self._settings = self._new_settings(())
         self._cells: dict[str, int] = {}
         self._furnish()
         self.set_many({"vocals": vocals, "music": music})
@@ -450,6 +488,20 @@ class Stream:
         """Where everything stands, by name."""
         return dict(self._settings.values)
 
+    @property
+    def settings(self) -> Settings:
+        """The same with its descriptions; a copy."""
+        return self._settings.copy()
+
+    def _new_settings(self, effects: Sequence[Parameter]) -> Settings:
+        chains = self._opened.chains
+        return Settings(
+            self.info.stems,
+            effects,
+            microphone=MICROPHONE in chains,
+            monitor=MONITOR in chains,
+        )
+
     def _furnish(self) -> None:
         """There are parameters for what is in the chains, and for nothing else."""
         with self._turning:
@@ -460,13 +512,13 @@ class Stream:
             for place, slots in self._opened.chains.items():
                 for slot in slots:
                     for i, p in enumerate(slot.parameters):
-                        name = ("" if place == MIX else f"{place}.") + f"{slot.name}.{p.name}"
+                        name = full_name(place, slot.name, p.name)
                         effects.append(
                             replace(p, name=name, label=p.label or f"{slot.name}: {p.name}")
                         )
                         cells[name] = slot.cell + i
                         made[name] = slot.values.get(p.name, p.default)
-            self._settings = Settings(self.info.stems, effects)
+            self._settings = self._new_settings(effects)
             for name in self._settings.values:
                 if name not in cells or self._cells.get(name) == cells[name]:
                     self._settings.values[name] = before.values[name]
@@ -486,6 +538,9 @@ class Stream:
                 gains.bypass,
                 gains.master,
             )
+            fields["microphone"] = gains.microphone
+            fields["microphone_gain"] = gains.microphone_gain
+            fields["monitor"][: len(gains.monitor)] = gains.monitor
             fields["dry"] = max(heard) if dry else 0.0
             for name in turned:
                 if (cell := self._cells.get(name)) is not None:
@@ -521,7 +576,29 @@ class Stream:
     @property
     def chains(self) -> dict[str, tuple[SlotInfo, ...]]:
         """What is in the chains, by place: "mix" and every stem."""
+        if self._state == "running":
+            self._attend()
         return dict(self._opened.chains)
+
+    @property
+    def chain_texts(self) -> dict[str, str]:
+        """What would make the same chains, as they stand now; without what failed."""
+        texts = {}
+        for place, slots in self.chains.items():
+            specs = []
+            for slot in slots:
+                spec = parse_slot(slot.effect)
+                turned = {
+                    p.name: value
+                    for p in slot.parameters
+                    if (value := self.values[full_name(place, slot.name, p.name)]) != p.default
+                    or p.name in spec.options
+                }
+                options = {**spec.options, **turned}
+                if not slot.failed:
+                    specs.append(replace(spec, options=options, bypassed=slot.bypassed))
+            texts[place] = chain_text(specs)
+        return texts
 
     def add_effect(self, place: str, effect: str | Effect, at: int | None = None) -> None:
         """Put effects into a chain while audio flows, heard by a fade.
@@ -582,6 +659,21 @@ class Stream:
     def latency(self) -> Latency:
         """Delay from input to output; `latency.frames` is exact, `latency.device` is hearsay."""
         return self._opened.latency
+
+    @property
+    def microphone_latency(self) -> Latency | None:
+        """Delay from a microphone to the output; None: there is none."""
+        return self._opened.microphone
+
+    @property
+    def monitor_latency(self) -> Latency | None:
+        """Delay from the input to the monitor; None: there is none."""
+        return self._opened.monitor
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """Second devices, for people, by "mic" and "monitor"."""
+        return dict(self._opened.beside)
 
     @property
     def device(self) -> str:
@@ -651,6 +743,21 @@ class Stream:
             output_peak=peaks[-1],
             loudness=float(worker["loudness"]),
             stem_peaks=dict(zip(stems, peaks[1:-1], strict=True)),
+            microphone=self._beside_stats(MICROPHONE, worker, bridge),
+            monitor=self._beside_stats(MONITOR, worker, bridge),
+        )
+
+    def _beside_stats(self, kind: str, worker: Any, bridge: Any) -> BesideStats | None:
+        if kind not in self._opened.chains:
+            return None
+        name, own = NAMES[kind], kind in self._opened.beside
+        fades = int(bridge["monitor_fades"]) if kind == MONITOR else 0
+        return BesideStats(
+            peak=decibels(float(worker[f"{name}_peak"])),
+            gaps=int(worker[f"{name}_gaps"]) + fades,
+            ppm=float(worker[f"{name}_ppm"]),
+            reopens=int(bridge[f"{name}_reopens"]),
+            there=bool(bridge[f"{name}_there"]) if own else True,
         )
 
     # ---- the stems themselves

@@ -83,6 +83,8 @@ class Latency:
         deadline: the worker's time to compute, one block.
         guard: finished frames held back for fading.
         device: what the host reports for its own buffers (not ours to measure); 0 if unknown.
+        clock: from a second device's clock to the stream's, or from it: its blocks, what may be
+            late, and the resampler; 0: there is one clock.
     """
 
     samplerate: int
@@ -93,6 +95,7 @@ class Latency:
     deadline: int
     guard: int
     device: int = 0
+    clock: int = 0
 
     @property
     def engine(self) -> int:
@@ -107,7 +110,7 @@ class Latency:
     @property
     def frames(self) -> int:
         """From the input of the callback to its output: what the tests measure to the sample."""
-        return self.engine + self.bridge
+        return self.engine + self.bridge + self.clock
 
     @property
     def total(self) -> int:
@@ -161,6 +164,25 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
+class BesideStats:
+    """How a microphone or a monitor does.
+
+    Attributes:
+        peak: dBFS; of a microphone before its fader, of a monitor as it leaves.
+        gaps: times that its sound was interrupted.
+        ppm: by how much its device's clock is fast, in millionths.
+        reopens: how often its device has come back.
+        there: whether its device plays.
+    """
+
+    peak: float = -np.inf
+    gaps: int = 0
+    ppm: float = 0.0
+    reopens: int = 0
+    there: bool = True
+
+
+@dataclass(frozen=True)
 class StreamStats:
     """Counters of a running stream, read at one moment.
 
@@ -202,6 +224,8 @@ class StreamStats:
     output_peak: float = -np.inf
     loudness: float = -np.inf
     stem_peaks: dict[str, float] = field(default_factory=dict)
+    microphone: BesideStats | None = None
+    monitor: BesideStats | None = None
 
     @property
     def load(self) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from realtime_sep import native
 from realtime_sep.effects.slot import Slot
 from realtime_sep.engine import Change, Engine, Strand
+from realtime_sep.feeds import MicrophoneFeed, Moment, MonitorFeed
 from realtime_sep.native import Bridge, Ring, Wake
 from realtime_sep.parameters import Gains
 from realtime_sep.shared import SharedRecord
@@ -43,6 +46,12 @@ COUNTERS = np.dtype(
         ("cpu_ns", "u8"),
         ("max_ns", "u8"),
         ("loudness", "f4"),
+        ("microphone_peak", "f4"),
+        ("microphone_gaps", "u8"),
+        ("microphone_ppm", "f4"),
+        ("monitor_peak", "f4"),
+        ("monitor_gaps", "u8"),
+        ("monitor_ppm", "f4"),
         ("realtime", "?"),
         ("peaks", "f4", (2 + MAX_STEMS,)),
         ("busy", "u8", (len(BUCKET_EDGES),)),
@@ -55,6 +64,9 @@ CONTROLS = np.dtype(
         ("wet", "f4"),  # part of the separated mix, 0..1
         ("bypass", "?"),
         ("master", "f4"),  # linear
+        ("microphone", "f4"),  # linear, of the microphone in the mix,
+        ("microphone_gain", "f4"),  # and before its effects
+        ("monitor", "f4", (MAX_STEMS + 2,)),  # linear, of the stems, the original, the microphone
         ("turned", "u8"),  # how often any parameter of an effect was
         ("turns", "f4", (MAX_TURNS,)),  # where those stand, by cell,
         ("times", "u4", (MAX_TURNS,)),  # and how often each was turned; 0: it is as it was made
@@ -93,6 +105,9 @@ class Worker:
         tap: `tap_width(engine)` wide: every stem, the mix aligned with them and the mix bus, for
             whoever listens; each hop is preceded by a row that carries its place in the input
             (`read_tag`).
+        microphone, monitor: the feeds of second devices.
+        spread: for each channel of the engine, which column of the input ring is the microphone,
+            where it has no feed; the first columns are the music.
         patient: wait for a slow listener of the tap (no clock is pressing) instead of dropping.
         priority: real-time priority to ask for; 0 asks for none.
     """
@@ -107,6 +122,9 @@ class Worker:
         controls: SharedRecord,
         *,
         tap: Ring | None = None,
+        microphone: MicrophoneFeed | None = None,
+        monitor: MonitorFeed | None = None,
+        spread: tuple[int, ...] = (),
         patient: bool = False,
         priority: int = 0,
     ) -> None:
@@ -117,6 +135,8 @@ class Worker:
         self._counters = counters
         self._controls = controls
         self._tap = tap
+        self._microphone, self._monitor, self._spread = microphone, monitor, spread
+        self._music: Float32 = np.zeros((engine.hop, engine.channels), np.float32)
         self._turned = 0
         self._times = np.zeros(MAX_TURNS, np.uint32)
         self._patient = patient
@@ -207,17 +227,23 @@ class Worker:
         if self._change is not None:
             self._begin(self._change)
             self._change = None
+        moment = self._moment()
+        source = self._listen(source, moment)
         lag = self._bridge.debt + self._out.consumed - self._out.written
         # Output of hops that come later than this would be dropped whole, and everything that the
         # engine still remembers from before a gap with it: skipping them is the way to catch up.
         skip = lag >= engine.latency + 2 * hop
         if skip:
             target[:] = 0
+            if engine.monitor is not None:
+                engine.monitor[:] = 0
         else:
             engine.process(source, target)
             if self._taken_over != (engine.switches, engine.edits):
                 self._taken_over = engine.switches, engine.edits
                 self._bridge.set_latency(engine.latency + self._bridge.config.prefill)
+        if self._monitor is not None and engine.monitor is not None and moment is not None:
+            self._monitor.give(moment, engine.monitor)
         if self._tap and self._controls.fields["tap"] and not skip:
             self._write_tap()
         else:
@@ -228,11 +254,43 @@ class Worker:
         self._count(skip, native.now() - begin, native.thread_cpu() - cpu)
         return True
 
+    def _moment(self) -> Moment | None:
+        """Where the device is now; only second devices want to know."""
+        if self._microphone is None and self._monitor is None:
+            return None
+        mark = self._bridge.mark()
+        return None if mark is None else Moment(*mark, self._in.consumed)
+
+    def _listen(self, source: Float32, moment: Moment | None) -> Float32:
+        """Fill the engine's microphone; what is the music of the source."""
+        microphone, spread = self._engine.microphone, self._spread
+        if microphone is None:
+            return source
+        if self._microphone is None:
+            for channel, column in enumerate(spread):
+                microphone[:, channel] = source[:, column]
+            np.copyto(self._music, source[:, : self._engine.channels])
+            return self._music
+        if moment is None:
+            microphone[:] = 0
+        else:
+            self._microphone.take(moment, microphone)
+        return source
+
     def _apply_controls(self) -> None:
         controls = self._controls.fields
         stems = tuple(controls["gains"][: len(self._engine.stem_names)].tolist())
         wet, master = float(controls["wet"]), float(controls["master"])
-        self._engine.steer(Gains(stems, wet, bool(controls["bypass"]), master))
+        gains = Gains(stems, wet, bool(controls["bypass"]), master)
+        if self._engine.microphone is not None or self._engine.monitor is not None:
+            ears = controls["monitor"][: len(stems) + 2]
+            gains = replace(
+                gains,
+                microphone=float(controls["microphone"]),
+                microphone_gain=float(controls["microphone_gain"]),
+                monitor=tuple(ears.tolist()),
+            )
+        self._engine.steer(gains)
         self._bridge.set_dry(float(controls["dry"]))
         if controls["turned"] != self._turned:
             self._turned = int(controls["turned"])
@@ -289,7 +347,21 @@ class Worker:
             fields["cpu_ns"] += cpu
             fields["max_ns"] = max(int(fields["max_ns"]), busy)
             fields["loudness"] = engine.loudness.value
+            self._count_beside(fields)
             peaks = fields["peaks"][: len(engine.peaks)]
             np.maximum(engine.peaks, peaks * self._fall, out=peaks)
             bucket = min(int(np.searchsorted(BUCKET_EDGES, busy * 1e-9)), len(BUCKET_EDGES) - 1)
             fields["busy"][bucket] += 1
+
+    def _count_beside(self, fields: Any) -> None:
+        engine = self._engine
+        for name, sound, peak, feed in (
+            ("microphone", engine.microphone, engine.microphone_peak, self._microphone),
+            ("monitor", engine.monitor, engine.monitor_peak, self._monitor),
+        ):
+            if sound is not None:
+                fell = fields[f"{name}_peak"] * self._fall
+                fields[f"{name}_peak"] = max(np.float32(peak), fell)
+            if feed is not None:
+                fields[f"{name}_gaps"] = feed.gaps
+                fields[f"{name}_ppm"] = 1e6 * feed.drift

@@ -87,7 +87,7 @@ class NullDevice:
             in_channels=bridge.config.in_channels,
             out_channels=out_channels,
             blocks=self.blocks,
-            source=self._source,
+            source=self._source if bridge.config.in_channels else None,
             loop=self._spec.loop,
             capture=self._captured,
             frames=frames or 0,

@@ -186,7 +186,7 @@ def test_a_monitor_is_in_time_and_in_tune(
     rate, blocks, ppm, jitter, hop, block = case
     device = Loudspeaker(rate, blocks, ppm, jitter, 3)
     lead = hop - np.gcd(hop, block) + block
-    feed = MonitorFeed(RATE, 1, hop, GUARD, int(lead))
+    feed = MonitorFeed(RATE, hop, GUARD, int(lead))
     feed.link = device.link
     errors: list[float] = []
 
@@ -265,8 +265,8 @@ def test_a_worker_that_was_away_finds_the_monitor_again() -> None:
     """Half a second without hops: silence that is owed is paid, and the latency is as before."""
     hop, block = 512, 256
     device = Loudspeaker(48000, (256,), 200, 0.0, 3)
-    feed = MonitorFeed(RATE, 1, hop, GUARD, hop - 256 + block)
-    feed.link = device.link
+    feed = MonitorFeed(RATE, hop, GUARD, hop - 256 + block)
+    feed.link = link = device.link
     distances: list[float] = []
 
     def work(moment: Moment) -> None:
@@ -274,7 +274,7 @@ def test_a_worker_that_was_away_finds_the_monitor_again() -> None:
             return
         feed.give(moment, np.full((hop, 1), 0.5, np.float32))
         if device.last is not None:
-            distances.append(feed._missing(feed._linked, moment) or 0.0)  # type: ignore[arg-type]
+            distances.append(feed._missing(link, moment) or 0.0)
 
     run(device, work, 3, hop, block, 0.0)
     assert feed.gaps == 1
