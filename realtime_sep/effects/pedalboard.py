@@ -27,6 +27,8 @@ from realtime_sep.types import Float32
 _HERE = "realtime_sep.effects.pedalboard"
 #: Seconds of silence after which a plugin that lets nothing out is refused.
 _LONGEST = 1.0
+#: Frames that it takes at least: in fewer it cannot tell frames from channels.
+_LEAST = 4
 
 #: Ranges of the package's own effects, which do not say theirs, by how their parameters end.
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
@@ -76,7 +78,7 @@ class Pedal:
             UsageError: it takes no such audio, or lets nothing out.
         """
         self._rate, self._most = samplerate, max_frames
-        self._queue: Float32 = np.zeros((channels, 0), np.float32)
+        self._none: Float32 = np.zeros((channels, 0), np.float32)
         self._plugin.reset()
         silence = np.zeros((channels, max_frames), np.float32)
         held, out = 0, 0
@@ -87,7 +89,7 @@ class Pedal:
                 raise UsageError(
                     f"{self._name} holds back more than {_LONGEST:g} s, or gives nothing"
                 )
-        self.latency = held
+        self.latency = held + _LEAST - 1
         self.reset()
 
     def set(self, name: str, value: float) -> None:
@@ -98,12 +100,16 @@ class Pedal:
     def reset(self) -> None:
         """See `Effect.reset`."""
         self._plugin.reset()
-        self._queue = np.zeros((len(self._queue), self.latency), np.float32)
+        self._waiting = self._none
+        self._queue: Float32 = np.zeros((len(self._none), self.latency), np.float32)
 
     def process(self, block: Float32) -> None:
         """See `Effect.process`."""
-        made = self._run(np.ascontiguousarray(block.T))
-        queue = np.concatenate([self._queue, made], axis=1)
+        self._waiting = np.concatenate([self._waiting, block.T], axis=1)
+        queue = self._queue
+        if self._waiting.shape[1] >= _LEAST:
+            queue = np.concatenate([queue, self._run(self._waiting)], axis=1)
+            self._waiting = self._none
         if queue.shape[1] < len(block):
             raise UsageError(f"holds back more than the {self.latency} frames that it did at first")
         block[:] = queue[:, : len(block)].T

@@ -30,7 +30,7 @@ def test_latency_is_measured_and_true(name: str, values: dict[str, float], own: 
     expected = audio * np.float32(10 ** (values.get("gain_db", 0) / 20))
     for channels in (2, 1):
         effect.prepare(RATE, channels, BLOCK)
-        assert effect.latency == own + BLOCK
+        assert effect.latency == own + 3 + BLOCK  # which it takes at least
         late = effect.latency
         for _ in range(2):
             out = run(effect, np.ascontiguousarray(audio[:, :channels]), (BLOCK, 1, 77))
