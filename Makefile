@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Installed when this file is newer than everything that the installation is made from.
 READY := $(VENV)/.ready
 PARTS := pyproject.toml setup.py native/build_cffi.py native/sources.txt \
-         $(wildcard native/src/*.c native/src/*.h native/include/*.h)
+         $(wildcard native/src/*.c native/src/*.h native/include/*.h native/plugin/*.[ch])
 
 .PHONY: demo test lint native bench docs scores venv system clean
 .DEFAULT_GOAL := help
