@@ -11,11 +11,13 @@ taken out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from realtime_sep.engine import MIX
 from realtime_sep.errors import UsageError
 from realtime_sep.offline import Separation
 from realtime_sep.separators import Separator
@@ -37,6 +39,9 @@ class BlockSeparator:
         channels: of the audio and of every stem.
         blocksize: what the length of every block is a multiple of.  The more it has in common with
             the separator's hop H, the less there is to gather: H − gcd(blocksize, H) frames.
+        levels: in dB, by stem: then "mix" comes out instead of the stems.
+        chains: text of chains of effects, by place: "mix" or a stem (see `effects.syntax`); a mix
+            with effects is held at -1 dBFS by the limiter.
         options: for `load_separator`.
 
     Attributes:
@@ -54,26 +59,37 @@ class BlockSeparator:
         channels: int = 2,
         *,
         blocksize: int = 1,
+        levels: Mapping[str, float] | None = None,
+        chains: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         if blocksize < 1:
             raise UsageError(f"blocksize is in frames and positive, not {blocksize}")
         check_rate(samplerate)
-        self._owner = Separation(separator, samplerate, channels, **options)
+        self._levels, self._chains = levels, chains
+        self._owner = self._separate(separator, samplerate, channels, **options)
         info = self._owner.separator.info
         self.samplerate = samplerate
         self.channels = channels
         self.blocksize = blocksize
-        self.stems = info.stems
+        self.stems = self._owner.stems
         self.latency = self._owner.lag(blocksize)
         self._begin()
         # Kernels are compiled and models primed now, so that the first block is no slower.
         self._separation.process(np.zeros((self.latency + 2 * info.hop, channels), np.float32))
         self.reset()
 
+    def _separate(self, *what: Any, **options: Any) -> Separation:
+        outputs = None if self._levels is None else (MIX,)
+        separation = Separation(
+            *what, outputs=outputs, chains=self._chains, limiter=bool(self._chains), **options
+        )
+        if self._levels is not None:
+            separation.set_levels(self._levels)
+        return separation
+
     def _begin(self) -> None:
-        separator = self._owner.separator
-        self._separation = Separation(separator, self.samplerate, self.channels)
+        self._separation = self._separate(self._owner.separator, self.samplerate, self.channels)
         # Aligned stems leave `Separation` as soon as they can, by then at most `latency` frames
         # late; silence of that length, sent ahead, makes it exactly as many at any time.
         self._ready: Float32 = np.zeros((len(self.stems), self.latency, self.channels), np.float32)
@@ -85,8 +101,8 @@ class BlockSeparator:
 
     @property
     def notice(self) -> str | None:
-        """What the separator wants the user to know, if anything."""
-        return self._owner.notice
+        """What the user is to know of the separator or an effect, if anything."""
+        return self._separation.notice
 
     def process(self, block: npt.ArrayLike) -> dict[str, Float32]:
         """Take `(n, channels)` of floats with full scale at ±1; return as much of every stem.

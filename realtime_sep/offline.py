@@ -23,7 +23,7 @@ from realtime_sep.engine import MIX, Engine
 from realtime_sep.errors import AudioFileError, UsageError, unknown
 from realtime_sep.io.file import AudioReader, AudioWriter, Format, downmix
 from realtime_sep.native import denormals_flushed
-from realtime_sep.plugins import load_separator
+from realtime_sep.plugins import load_chain, load_separator
 from realtime_sep.separators import Separator
 from realtime_sep.types import Float32
 
@@ -56,6 +56,8 @@ class Separation:
         samplerate: of the audio, in Hz.
         channels: of the audio and of every stem.
         outputs: what comes out: stems, or "mix" (after faders and limiter); every stem if None.
+        chains: text of chains of effects, by place: "mix" or a stem (see `effects.syntax`).
+        limiter: hold -1 dBFS on the mix.
         options: for `load_separator`.
 
     Attributes:
@@ -73,8 +75,11 @@ class Separation:
         channels: int,
         *,
         outputs: Sequence[str] | None = None,
+        chains: Mapping[str, str] | None = None,
+        limiter: bool = True,
         **options: Any,
     ) -> None:
+        made = {place: load_chain(text) for place, text in (chains or {}).items()}
         if samplerate < 1:
             raise UsageError(f"samplerate is in Hz and positive, not {samplerate}")
         self._own = isinstance(separator, str)
@@ -90,7 +95,9 @@ class Separation:
         self.separator = separator
         self.stems = info.stems if outputs is None else tuple(outputs)
         self._channels = channels
-        self._engine = Engine(separator, limiter=MIX in self.stems, outputs=self.stems)
+        self._engine = Engine(
+            separator, limiter=limiter and MIX in self.stems, outputs=self.stems, chains=made
+        )
         self.faders = self._engine.faders
         self._into = self._back = None
         if info.samplerate != samplerate:
@@ -119,8 +126,25 @@ class Separation:
 
     @property
     def notice(self) -> str | None:
-        """What the separator wants the user to know, if anything."""
+        """What the separator wants the user to know, if anything; or what became of an effect."""
+        for place, chain in self._engine.chains.items():
+            if chain.news:
+                slot = chain.news[-1]
+                return f"{slot.name} ({place}) was taken out: it {slot.failed}"
         return getattr(self.separator, "notice", None)
+
+    def set_levels(self, levels: Mapping[str, float]) -> None:
+        """Be at these levels in dB at once; stems that are not named at 0.
+
+        Raises:
+            UsageError: there is no such stem.
+        """
+        stems = self.separator.info.stems
+        for name in levels:
+            if name not in stems:
+                raise unknown("stem", name, stems)
+        self.faders.targets[: len(stems)] = [linear(levels.get(name, 0.0)) for name in stems]
+        self.faders.settle()
 
     def process(self, block: Float32) -> Float32:
         """Take `(n, channels)`; return `(stems, m, channels)`, what is finished: `m` may be 0."""
@@ -183,6 +207,8 @@ class Separation:
 
     def close(self) -> None:
         """Let go of the separator, if it was made here and holds on to anything."""
+        for chain in self._engine.chains.values():
+            chain.close()
         close = getattr(self.separator, "close", None)
         if self._own and close is not None:
             close()
@@ -332,6 +358,7 @@ def separate_file(
     *,
     stems: bool = False,
     levels: Mapping[str, float] | None = None,
+    chains: Mapping[str, str] | None = None,
     format: Format = "wav",
     progress: Progress | None = None,
     **options: Any,
@@ -341,6 +368,7 @@ def separate_file(
     Writes the karaoke version (everything but the stem "vocals"), or with `stems` every stem, or
     with `levels` the mix of all stems at levels in dB by stem (0 for those not named), at the
     sample rate of the source, in mono or stereo as it is (stereo where it has more channels).
+    With `chains` of effects (see `effects.syntax`) a mix passes the limiter, as it does live.
     All files appear complete or not at all; older ones of the same name are replaced, never the
     source.
 
@@ -354,19 +382,33 @@ def separate_file(
     source = Path(path)
     with AudioReader(source) as reader, ExitStack() as files:
         reader.channels = min(reader.channels, 2)
+        mixed = chains is not None and not stems
+        if stems and MIX in (chains or ()):
+            raise UsageError("stems are not mixed: give each a chain of its own")
         separation = files.enter_context(
-            Separation(separator, reader.samplerate, reader.channels, **options)
+            Separation(
+                separator,
+                reader.samplerate,
+                reader.channels,
+                outputs=(MIX,) if mixed else None,
+                chains=chains,
+                **options,
+            )
         )
+        known = separation.separator.info.stems
         for name in levels or ():
-            if name not in separation.stems:
-                raise unknown("stem", name, separation.stems)
-        if not stems and levels is None and VOCALS not in separation.stems:
+            if name not in known:
+                raise unknown("stem", name, known)
+        if not stems and levels is None and VOCALS not in known:
             raise UsageError(
                 f"{separator!r} has no stem 'vocals' to leave out (it has "
-                f"{', '.join(separation.stems)}); ask for its stems instead"
+                f"{', '.join(known)}); ask for its stems instead"
             )
         db = {VOCALS: -math.inf} if levels is None else levels
-        gains = np.array([linear(db.get(name, 0.0)) for name in separation.stems], np.float32)
+        gains = np.array([linear(db.get(name, 0.0)) for name in known], np.float32)
+        if mixed:
+            separation.set_levels(db)
+            gains = np.ones(1, np.float32)
         targets = output_paths(
             source,
             separation.stems if stems else ["karaoke" if levels is None else "mix"],

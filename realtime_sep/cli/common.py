@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from realtime_sep.errors import UsageError
 
 if TYPE_CHECKING:
     from realtime_sep.types import SeparatorInfo
@@ -73,6 +77,26 @@ def stem_levels(texts: list[str] | None) -> dict[str, float]:
             raise typer.BadParameter(f"--stem {text!r}: give NAME=DB, like drums=-6 or bass=off")
         levels[name] = decibels(level)
     return levels
+
+
+def chains(texts: list[str] | None, preset: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Texts of chains by place from `[WHERE=]TEXT`, as typed; they win over those of a preset.
+
+    Raises:
+        UsageError: text that is no chain, or two for one place.
+    """
+    from realtime_sep.effects.syntax import parse_chain
+
+    typed: dict[str, str] = {}
+    for text in texts or ():
+        # Not the equals sign of an option: a colon or bar comes before that.
+        named = re.fullmatch(r"\s*([\w-]+)\s*=(.*)", text)
+        place, chain = named.groups() if named else ("mix", text)
+        if place in typed:
+            raise UsageError(f"--chain gives two chains for {place}; join them with a bar")
+        parse_chain(chain)
+        typed[place] = chain.strip()
+    return {**(preset or {}), **typed}
 
 
 def complain(text: str) -> None:

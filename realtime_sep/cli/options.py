@@ -47,6 +47,16 @@ Effects = Annotated[
         show_default=False,
     ),
 ]
+Chains = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chain",
+        metavar="[WHERE=]TEXT",
+        help="Effects on the mix, or on a stem: highpass:f=90|compressor, "
+        "vocals=gate|reverb:mix=0.2; repeat it.",
+        show_default=False,
+    ),
+]
 Vocals = Annotated[
     float | None,
     typer.Option(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from realtime_sep.cli.options import Model, Music, Profile, Provider, StemLevels, Vocals
+from realtime_sep.cli.options import Chains, Model, Music, Profile, Provider, StemLevels, Vocals
 from realtime_sep.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def pipe(
     vocals: Vocals = None,
     music: Music = None,
     levels: StemLevels = None,
+    chain: Chains = None,
     stems: Annotated[
         bool,
         typer.Option("--stems", help="Every stem instead of the mix, side by side as channels."),
@@ -81,6 +82,11 @@ def pipe(
         raise UsageError(
             "--stems gives every stem as it is: leave out --vocals, --music and --stem"
         )
+    chains = common.chains(chain)
+    if stems and "mix" in chains:
+        raise UsageError(
+            "--stems gives every stem: give each a chain of its own, --chain WHERE=TEXT"
+        )
     name = common.checked_model(model)
     options = common.separator_options(profile, provider)
     try:
@@ -90,16 +96,16 @@ def pipe(
                 name, samplerate=native_rate(reader.samplerate), channels=reader.channels, **options
             )
             closing.callback(getattr(separator, "close", lambda: None))
-            mixed = _side_by_side if stems else _mixer(separator, vocals, music, by_stem)
+            db = None if stems else _levels(separator, vocals, music, by_stem)
             width = reader.channels * (len(separator.info.stems) if stems else 1)
             if stems:
                 common.complain(_channels_of(separator))
             writer = _writer(sink, format, reader, width)
             separated = _delayed if live else _aligned
             notice = None
-            for block in separated(reader, separator):
-                writer.write(mixed(block))
-                if (latest := getattr(separator, "notice", None)) not in (None, notice):
+            for block, latest in separated(reader, separator, db, chains):
+                writer.write(_side_by_side(block))
+                if latest not in (None, notice):
                     common.complain(notice := latest)
             writer.close()
             reader.drain()
@@ -184,18 +190,34 @@ def _writer(sink: FileIO, format: Format, reader: PcmReader, channels: int) -> P
     return PcmWriter(sink, "s16le" if format is Format.s16le else "f32le")
 
 
-def _aligned(reader: PcmReader, separator: Separator) -> Iterator[Float32]:
-    """Blocks `(stems, frames, channels)`, together as long as the input and in time with it."""
+def _aligned(
+    reader: PcmReader, separator: Separator, levels: dict[str, float] | None, chains: dict[str, str]
+) -> Iterator[tuple[Float32, str | None]]:
+    """Blocks `(stems, frames, channels)`, together as long as the input and in time with it, and
+    what the user is to know; with levels the mix instead of the stems."""
+    from realtime_sep.engine import MIX
     from realtime_sep.offline import Separation
 
-    separation = Separation(separator, reader.samplerate, reader.channels)
+    outputs = None if levels is None else (MIX,)
+    separation = Separation(
+        separator,
+        reader.samplerate,
+        reader.channels,
+        outputs=outputs,
+        chains=chains,
+        limiter=bool(chains),
+    )
+    if levels is not None:
+        separation.set_levels(levels)
     for block in reader.blocks():
-        yield separation.process(block)
-    yield separation.flush()
+        yield separation.process(block), separation.notice
+    yield separation.flush(), separation.notice
 
 
-def _delayed(reader: PcmReader, separator: Separator) -> Iterator[Float32]:
-    """Blocks `(stems, frames, channels)` hop by hop, late by a latency that is told at first."""
+def _delayed(
+    reader: PcmReader, separator: Separator, levels: dict[str, float] | None, chains: dict[str, str]
+) -> Iterator[tuple[Float32, str | None]]:
+    """The same hop by hop, late by a latency that is told at first."""
     import numpy as np
 
     from realtime_sep.blocks import BlockSeparator
@@ -204,23 +226,25 @@ def _delayed(reader: PcmReader, separator: Separator) -> Iterator[Float32]:
     info, rate = separator.info, reader.samplerate
     native = info.samplerate == rate
     size = info.hop if native else max(1, round(info.hop * rate / info.samplerate))
-    late = BlockSeparator(separator, rate, reader.channels, blocksize=info.hop if native else 1)
+    late = BlockSeparator(
+        separator,
+        rate,
+        reader.channels,
+        blocksize=info.hop if native else 1,
+        levels=levels,
+        chains=chains,
+    )
     complain(f"output lags input by {late.latency} frames, {1e3 * late.latency / rate:.1f} ms")
     for block in reader.blocks(size):
         padded = np.pad(block, ((0, size - len(block)), (0, 0)))
         stems = np.stack(list(late.process(padded).values()))
-        yield stems[:, : len(block)]
+        yield stems[:, : len(block)], late.notice
 
 
-def _mixer(
+def _levels(
     separator: Separator, vocals: float | None, music: float | None, by_stem: dict[str, float]
-) -> Callable[[Float32], Float32]:
-    """The engine's faders at fixed levels: stems `(stems, frames, channels)` to their mix."""
-    import numpy as np
-
-    from realtime_sep.dsp.faders import Faders
-    from realtime_sep.dsp.meters import linear
-
+) -> dict[str, float]:
+    """In dB, by stem."""
     info = separator.info
     for name in by_stem:
         if name not in info.stems:
@@ -232,23 +256,13 @@ def _mixer(
         )
     if vocals is None:
         vocals = -math.inf if music is None and not by_stem else 0.0
-    levels = {n: vocals if n == "vocals" else music or 0.0 for n in info.stems} | by_stem
-    faders = Faders(len(info.stems), info.samplerate)
-    faders.targets[:] = [linear(levels[n]) for n in info.stems]
-    faders.settle()
-
-    def mixed(stems: Float32) -> Float32:
-        mix: Float32 = np.empty(stems.shape[1:], np.float32)
-        if len(mix):
-            faders.process(np.ascontiguousarray(stems), mix)
-        return mix
-
-    return mixed
+    return {n: vocals if n == "vocals" else music or 0.0 for n in info.stems} | by_stem
 
 
 def _side_by_side(stems: Float32) -> Float32:
     """`(stems, frames, channels)` as `(frames, stems * channels)`."""
-    return stems.transpose(1, 0, 2).reshape(stems.shape[1], -1)
+    count, frames, channels = stems.shape
+    return stems.transpose(1, 0, 2).reshape(frames, count * channels)
 
 
 def _channels_of(separator: Separator) -> str:

@@ -18,6 +18,7 @@ from realtime_sep.cli.hands import Hands
 from realtime_sep.cli.live import _stop_signal, play, report, summary_table
 from realtime_sep.cli.options import (
     Blocksize,
+    Chains,
     DeviceLatency,
     Model,
     Music,
@@ -79,6 +80,7 @@ def route(
     vocals: Vocals = None,
     music: Music = None,
     levels: StemLevels = None,
+    chain: Chains = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
     reconnect: Reconnect = None,
@@ -107,6 +109,7 @@ def route(
         model,
         common.separator_options(profile, provider),
         by_stem,
+        common.chains(chain),
         vocals,
         0.0 if music is None else music,
         blocksize,
@@ -130,6 +133,7 @@ class _Session:
     model: str | None
     options: dict[str, Any]
     by_stem: dict[str, float]
+    chains: dict[str, str]
     vocals: float
     music: float
     blocksize: int
@@ -157,6 +161,7 @@ class _Session:
             config=StreamConfig(blocksize=self.blocksize, reconnect=self.reconnect),
             vocals=self.vocals,
             music=self.music,
+            chains=self.chains,
             separator_options=self.options,
         )
         try:

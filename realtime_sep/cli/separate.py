@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realtime_sep.cli.options import Model, Profile, Provider, StemLevels
+from realtime_sep.cli.options import Chains, Model, Profile, Provider, StemLevels
 from realtime_sep.errors import RealtimeSepError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def separate(
         bool, typer.Option("--stems", help="Write every stem instead of the karaoke version.")
     ] = False,
     levels: StemLevels = None,
+    chain: Chains = None,
     profile: Profile = None,
     provider: Provider = None,
     format: Annotated[
@@ -60,6 +61,7 @@ def separate(
     name = common.checked_model(model)
     options = common.separator_options(profile, provider)
     by_stem = common.stem_levels(levels)
+    chains = common.chains(chain)
     if stems and by_stem:
         raise UsageError("--stems gives every stem as it is: leave out --stem")
     if stems:
@@ -88,6 +90,7 @@ def separate(
                     name,
                     stems=stems,
                     levels=by_stem or None,
+                    chains=chains or None,
                     format=format.value,
                     progress=progress,
                     **options,

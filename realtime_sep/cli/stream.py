@@ -13,6 +13,7 @@ import typer
 from realtime_sep.cli import common
 from realtime_sep.cli.live import _stop_signal
 from realtime_sep.cli.options import (
+    Chains,
     Model,
     Music,
     Profile,
@@ -50,6 +51,7 @@ def stream(
     vocals: Vocals = None,
     music: Music = None,
     levels: StemLevels = None,
+    chain: Chains = None,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -112,6 +114,7 @@ def stream(
             vocals=vocals,
             music=0.0 if music is None else music,
             levels=by_stem,
+            chains=common.chains(chain),
             codec=codec,
             bitrate=bitrate,
             reconnect=reconnect,

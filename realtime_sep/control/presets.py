@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from realtime_sep.effects.syntax import parse_chain
 from realtime_sep.errors import UsageError, unknown
 from realtime_sep.parameters import parameters
 
@@ -27,12 +28,14 @@ class Preset:
         title: for people.
         values: parameters by name; what is not named stays as it is.
         model: to switch to; None: whichever runs.
+        chains: of effects, by place, as text; what is not named stays as it is.
     """
 
     name: str
     title: str
     values: Mapping[str, float]
     model: str | None = None
+    chains: Mapping[str, str] = field(default_factory=dict)
 
 
 def own_file() -> Path:
@@ -99,12 +102,17 @@ def _preset(name: str, table: Any) -> Preset:
     title, model = table.pop("title", name), table.pop("model", None)
     if not isinstance(title, str) or not isinstance(model, str | None):
         raise UsageError("title and model are texts")
-    known, values = parameters(_STEMS), {}
+    chains = table.pop("chains", {})
+    if not isinstance(chains, dict) or not all(isinstance(c, str) for c in chains.values()):
+        raise UsageError('chains are a table of texts, like mix = "compressor|reverb"')
+    for chain in chains.values():
+        parse_chain(chain)
+    known, values = parameters(_STEMS, microphone=True, monitor=True), {}
     for key, value in _flat(table).items():
         if key not in known:
             raise unknown("parameter", key, known)
         values[key] = known[key].checked(-math.inf if value == "off" else value)
-    return Preset(name, title, values, model)
+    return Preset(name, title, values, model, chains)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

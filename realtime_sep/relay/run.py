@@ -133,6 +133,7 @@ class Relay:
         separator: a name for `load_separator`.
         vocals, music: levels in dB, of the stem "vocals" and of all others.
         levels: in dB, by the name of a stem, instead of those.
+        chains: text of chains of effects, by place: "mix" or a stem (see `effects.syntax`).
         codec, bitrate: see `sink.encoding`.
         reconnect: seconds for which a live source or a server may be away.
         tell: called with one line whenever something happens that a person wants to know; from
@@ -157,6 +158,7 @@ class Relay:
         vocals: float = -math.inf,
         music: float = 0.0,
         levels: Mapping[str, float] | None = None,
+        chains: Mapping[str, str] | None = None,
         codec: str | None = None,
         bitrate: int | None = None,
         reconnect: float = 60.0,
@@ -166,11 +168,15 @@ class Relay:
         self._tell = tell
         self._reconnect = reconnect
         if not source.is_file:
-            _warm(separator, options)  # what a live stream sends meanwhile would stay late
+            _warm(
+                separator, {"chains": chains, **options}
+            )  # what a live stream sends meanwhile would stay late
         self._source = Source(source)
         try:
             rate, channels = self._source.samplerate, self._source.channels
-            self._separation = Separation(separator, rate, channels, outputs=(MIX,), **options)
+            self._separation = Separation(
+                separator, rate, channels, outputs=(MIX,), chains=chains, **options
+            )
             self.info: SeparatorInfo = self._separation.separator.info
             _set_faders(self._separation, vocals, music, levels or {})
             self.encoding: Encoding = encoding(target, codec, bitrate, rate, channels)

@@ -32,11 +32,13 @@ def test_the_users_own_win(tmp_path: Path) -> None:
     own = tmp_path / "presets.toml"
     own.write_text(
         '[practice]\ntitle = "Choir"\nvocals = -3.5\nmodel = "unet"\n'
+        '[practice.chains]\nmix = "compressor|reverb:mix=0.2"\n'
         "[band]\ndrums = 'off'\nvocals.mute = true\n\"music.solo\" = 1\n"
     )
     known = presets(own)
     assert (known["practice"].title, known["practice"].model) == ("Choir", "unet")
     assert known["practice"].values == {"vocals": -3.5}
+    assert known["practice"].chains == {"mix": "compressor|reverb:mix=0.2"}
     assert known["band"].values == {"drums": -math.inf, "vocals.mute": 1, "music.solo": 1}
     assert list(known)[-1] == "band"
     assert len(known) == 6
@@ -52,6 +54,8 @@ def test_the_users_own_win(tmp_path: Path) -> None:
         ("[a]\ntitle = 3", "texts"),
         ("a = 3", "a preset is a table"),
         ("[a]\nvocals = [1]", "is a number"),
+        ("[a]\nchains = 'gain'", "a table of texts"),
+        ("[a.chains]\nmix = 'gain|'", "is no effect"),
     ],
 )
 def test_nonsense_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 
 from realtime_sep.effects import Effect
+from realtime_sep.effects.gain import Gain
 from realtime_sep.errors import RealtimeSepError, UsageError
 from realtime_sep.plugins import (
     EFFECTS,
     SEPARATORS,
     available_effects,
+    available_hosts,
     available_separators,
+    load_chain,
     load_effect,
+    load_host,
     load_separator,
     with_options,
 )
@@ -292,3 +296,61 @@ def test_options_may_follow_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     Path("a:b=c.onnx").touch()
     assert with_options("a:b=c.onnx") == ("a:b=c.onnx", {})
+
+
+# ---- hosts of foreign plugins --------------------------------------------------------------------
+
+HOST = """
+from realtime_sep.effects.gain import Gain
+from realtime_sep.errors import unknown
+
+class Host:
+    scheme = "fake"
+    def available(self):
+        return []
+    def load(self, name, *, isolate=True, preset=None):
+        if name not in ("amp", "http://x.org/amp"):
+            raise unknown("plugin of fake", name, ["amp"])
+        effect = Gain()
+        effect.loaded = name, isolate, preset
+        return effect
+
+host = Host()
+nothing = object()
+"""
+
+
+@pytest.fixture
+def fake(install: Install) -> None:
+    install("realtime_sep.hosts", "fake", "host", HOST)
+    install("realtime_sep.hosts", "fakes", "Host", HOST)
+    install("realtime_sep.hosts", "broken", "nothing", HOST)
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_scheme_finds_its_host_and_hands_options_over() -> None:
+    assert {"fake", "fakes"} <= set(available_hosts())
+    assert load_host("fake").scheme == load_host("fakes").scheme == "fake"
+    first = load_effect("fake:amp:db=-6,isolate=off,preset=Large Hall")
+    assert isinstance(first, Gain)
+    assert first.loaded == ("amp", False, "Large Hall")  # type: ignore[attr-defined]
+    assert load_effect("fake:http://x.org/amp", db=3).loaded[1:] == (True, None)  # type: ignore[attr-defined]
+    chain = load_chain("gain|fake:amp:db=-6|!fake:http://x.org/amp")
+    assert [slot.name for slot in chain.slots] == ["gain", "amp", "amp2"]
+    assert chain.slots[1].info.values == {"db": -6}
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fake:amb", "unknown plugin of fake 'amb'; did you mean 'amp'"),
+        ("fake:amp:dd=1", "did you mean 'db'"),
+        ("fkae:amp", "unknown host of plugins 'fkae'; did you mean 'fake'"),
+        ("broken:amp", "is no host"),
+    ],
+)
+def test_what_is_wrong_with_a_host_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_chain(text)
+    assert "\n" not in str(caught.value)
