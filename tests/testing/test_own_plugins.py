@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from realtime_sep.plugins import EFFECTS
+from realtime_sep.plugins import EFFECTS, load_chain
 from realtime_sep.testing import check_effect, check_separator
 
 OWN = sorted(
@@ -42,6 +42,19 @@ def test_effects(name: str) -> None:
 )
 def test_separators(name: str, settings: dict[str, Any]) -> None:
     check_separator(name, tolerance=0.0, **settings)
+
+
+@pytest.mark.slow
+def test_a_chain_is_an_effect_like_any_other() -> None:
+    """But for NaN, which the engine keeps from it: what sends that has left the chain for good."""
+    check_effect(
+        lambda: load_chain("highpass|compressor:ratio=4|limiter"),
+        skip=["test_loud_and_broken_input_does_no_harm"],
+        seconds=0.1,
+        tail=1.0,
+        rates=(44100,),
+        tolerance=0.0,
+    )
 
 
 @pytest.mark.slow
