@@ -64,9 +64,9 @@ def last_minute(separator: Separator, song: Float32, begin: int, end: int) -> Fl
     stems = np.zeros((len(info.stems), info.hop, 2), np.float32)
     voice = info.stems.index("vocals")
     first = end - MINUTE + info.latency  # of the minute, when it comes out
+    length, song = len(song), np.concatenate([song, song[: info.hop]])
     for now in range(begin, end + info.latency, info.hop):
-        hop = np.take(song, np.arange(now, now + info.hop), axis=0, mode="wrap")
-        separator.process(hop, stems)
+        separator.process(song[now % length :][: info.hop], stems)
         at = now - first
         here = slice(max(at, 0), min(at + info.hop, MINUTE))
         if here.start < here.stop:

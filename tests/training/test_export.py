@@ -95,3 +95,19 @@ def test_stream_passes_its_delay(exported: tuple[torch.nn.Module, Path]) -> None
     assert stream.lag == 512
     mix = np.zeros((5000, 2), np.float32)
     assert not stream.separate(mix).any()
+
+
+def test_variants_are_smaller_and_sound_alike(
+    exported: tuple[torch.nn.Module, Path], tmp_path: Path
+) -> None:
+    from training import variants
+
+    rng = np.random.default_rng(2)
+    mix = rng.standard_normal((30 * 512, 2)).astype(np.float32) * 0.1
+    expected = OnnxStream(exported[1]).separate(mix)
+    for make, bound in ((variants.halve, 0.01), (variants.quantise, 0.3)):
+        path = tmp_path / "variant.onnx"
+        make(exported[1], path)
+        assert path.stat().st_size < exported[1].stat().st_size
+        found = OnnxStream(path).separate(mix)
+        assert np.abs(found - expected).max() < bound * np.abs(expected).max()
