@@ -347,8 +347,8 @@ static rs_session *establish(rs_link *link, uint64_t word) {
 static int lost(const rs_session *session, uint64_t *consumed, uint64_t *since) {
     char byte;
     const ssize_t size = recv(session->socket, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
-    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-        return 1;
+    if (size >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+        return 1; /* closed, or it says what it must not */
     }
     const uint64_t place = rs_ring_consumed(session->in);
     if (place != *consumed || rs_ring_read_space(session->in) < session->hop) {

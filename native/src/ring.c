@@ -147,22 +147,28 @@ rs_ring *rs_ring_place(void *memory, uint64_t bytes, uint64_t frames, uint32_t c
     return ring;
 }
 
-static int sound(struct control *shared, uint64_t bytes) {
-    const uint64_t capacity = shared->capacity;
-    const uint64_t frame = shared->channels * sizeof(float);
-    return shared->magic == MAGIC && shared->version == VERSION && shared->channels != 0 &&
-           shared->channels <= MAX_CHANNELS && capacity != 0 && (capacity & (capacity - 1)) == 0 &&
+/* The sizes are looked at once: another process might change them in between. */
+static int sound(struct control *shared, uint64_t bytes, uint64_t capacity, uint32_t channels) {
+    const uint64_t frame = channels * sizeof(float);
+    return shared->magic == MAGIC && shared->version == VERSION && channels != 0 &&
+           channels <= MAX_CHANNELS && capacity != 0 && (capacity & (capacity - 1)) == 0 &&
            capacity <= (bytes - sizeof *shared) / frame &&
            atomic_load(&shared->written) - atomic_load(&shared->consumed) <= capacity;
 }
 
 rs_ring *rs_ring_attach(void *memory, uint64_t bytes) {
     struct control *shared = memory;
-    if (!aligned(memory) || bytes < sizeof *shared || !sound(shared, bytes)) {
+    if (!aligned(memory) || bytes < sizeof *shared) {
         errno = EINVAL;
         return NULL;
     }
-    return view(shared, (float *)(shared + 1), shared->capacity, shared->channels);
+    const uint64_t capacity = *(volatile uint64_t *)&shared->capacity;
+    const uint32_t channels = *(volatile uint32_t *)&shared->channels;
+    if (!sound(shared, bytes, capacity, channels)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return view(shared, (float *)(shared + 1), capacity, channels);
 }
 
 void rs_ring_free(rs_ring *ring) {
