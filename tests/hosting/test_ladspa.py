@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from realtime_sep.effects import ladspa
 from realtime_sep.effects.hosts import Host
+from realtime_sep.effects.isolated import Helper
 from realtime_sep.effects.ladspa import Ladspa, describe, host
 from realtime_sep.errors import UsageError
 from realtime_sep.types import Float32
@@ -168,20 +170,20 @@ def test_what_ffmpeg_makes_of_it(name: str, package: str, label: str, values: di
 
 def test_names(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LADSPA_PATH", str(plugins.parent))
-    for name in ("fault", str(0xF0001), "ours/fault", f"{plugins}/fault"):
-        effect = host.load(name)
-        assert [p.name for p in effect.parameters] == ["mode"], name
-        effect.close()  # type: ignore[attr-defined]
-    for name, words in [
-        ("fualt", "unknown LADSPA plugin 'fualt'; did you mean 'fault'"),
-        ("ours/spilt", "in ours.so: 'spilt'; did you mean 'split'"),
-        ("ours", "ours.so holds several plugins: fault, hints, join, split, wide"),
-        ("wide", "has 3 audio inputs"),
-        (__file__, "test_ladspa.py"),
-    ]:
-        with pytest.raises(UsageError, match=words) as error:
-            host.load(name)
-        assert "\n" not in str(error.value)
+    with Helper() as helper:
+        for name in ("fault", str(0xF0001), "ours/fault", f"{plugins}/fault"):
+            assert ladspa._find(helper, name).label == "fault", name
+        for name, words in [
+            ("fualt", "unknown LADSPA plugin 'fualt'; did you mean 'fault'"),
+            ("ours/spilt", "in ours.so: 'spilt'; did you mean 'split'"),
+            ("ours", "ours.so holds several plugins: fault, hints, join, split, wide"),
+            (__file__, "test_ladspa.py"),
+        ]:
+            with pytest.raises(UsageError, match=words) as error:
+                ladspa._find(helper, name)
+            assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="has 3 audio inputs"):
+        host.load("wide")
     with pytest.raises(UsageError, match="no presets"):
         host.load("fault", preset="loud")
 

@@ -11,6 +11,7 @@ import pytest
 
 from realtime_sep.effects import lv2
 from realtime_sep.effects.hosts import Host
+from realtime_sep.effects.isolated import Helper
 from realtime_sep.errors import UsageError
 from tests.hosting.conftest import BLOCK, RATE, noise, run
 
@@ -80,6 +81,7 @@ def test_the_example_amplifies(bundles: Path) -> None:
 
 
 def test_what_cannot_be_is_said_in_one_line(bundles: Path) -> None:
+    helper = Helper()
     for name, preset, words in [
         ("eg-amb", None, "unknown LV2 plugin 'eg-amb'; did you mean 'eg-amp'"),
         ("eg-metro", None, "has 0 audio inputs and 1 outputs"),
@@ -87,8 +89,9 @@ def test_what_cannot_be_is_said_in_one_line(bundles: Path) -> None:
         (AMP, "Sotf", "unknown preset 'Sotf'; did you mean 'Soft'"),
     ]:
         with pytest.raises(UsageError, match=words) as error:
-            lv2.host.load(name, preset=preset)
+            helper.ask("make", "realtime_sep.effects.lv2:Lv2", name, preset)
         assert "\n" not in str(error.value)
+    helper.close()
 
 
 def test_events_are_silence(bundles: Path) -> None:
