@@ -11,11 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from realtime_sep import native
 from realtime_sep.errors import DeviceError, RealtimeSepError, UsageError
 from realtime_sep.feeds import Feed, Link
 from realtime_sep.io.device import Device, DeviceSpec
+from realtime_sep.io.file import read_audio
+from realtime_sep.io.jack import JackSpec
+from realtime_sep.io.null import NULL_RATE, NullSpec
+from realtime_sep.io.portaudio import PortAudioSpec
+from realtime_sep.io.song import at_rate
 from realtime_sep.native import Bridge, BridgeConfig, Ring
 from realtime_sep.parameters import MICROPHONE, MONITOR
 from realtime_sep.types import StreamConfig
@@ -44,6 +51,28 @@ class Beside:
 
     spec: DeviceSpec
     channels: tuple[int, ...] = ()
+
+
+def named(
+    name: str, side: Literal["input", "output"], latency: Any = "low", api: str | None = None
+) -> DeviceSpec:
+    """What people mean by a name: a device, a JACK client, "null", or a file that is heard.
+
+    Raises:
+        UsageError: there is no such way.
+        AudioFileError: the file cannot be read.
+    """
+    if name == "null":
+        return NullSpec()
+    if side == "input" and Path(name).is_file():
+        sound, samplerate = read_audio(name, 2)
+        return NullSpec(at_rate(sound, samplerate, NULL_RATE), loop=True)
+    if api is not None and api.lower() == "pyaudio":
+        raise UsageError("PyAudio opens one pair of devices; a second one needs another --api")
+    device = int(name) if name.isdecimal() else name
+    if api is not None and api.lower() == "jack":
+        return JackSpec(**{side: name}, side=side)
+    return PortAudioSpec(**{side: device}, latency=latency, api=api, side=side)
 
 
 def spread(channels: tuple[int, ...], count: int) -> tuple[int, ...]:

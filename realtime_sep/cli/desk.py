@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from realtime_sep.cli.options import Blocksize, DeviceLatency, Effects, Model, PresetName, Profile
+from realtime_sep.cli.beside import Mic, MicChannels, Monitor, second_devices
+from realtime_sep.cli.options import (
+    Blocksize,
+    Chains,
+    DeviceLatency,
+    Effects,
+    Model,
+    PresetName,
+    Profile,
+)
 from realtime_sep.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +54,10 @@ def desk(
     profile: Profile = None,
     preset: PresetName = None,
     effects: Effects = None,
+    chain: Chains = None,
+    mic: Mic = None,
+    mic_channels: MicChannels = None,
+    monitor: Monitor = None,
     blocksize: Blocksize = 256,
     latency: DeviceLatency = "low",
     full_level: Annotated[
@@ -121,18 +134,23 @@ def desk(
     memory = Memory()
     device = Choice(input, output).device
     last_model, values = memory.recall(device)
+    chains = common.chains(chain, {} if chosen is None else chosen.chains)
+    if effects:
+        chains["mix"] = "|".join([*effects, *filter(None, [chains.get("mix")])])
     if chosen is not None:
         values |= chosen.values
         model = model or chosen.model
     if model is None and last_model is not None and preset is None:
         model = _still_there(last_model)
+    beside = second_devices(mic, mic_channels, monitor, latency=validate_latency(latency))
     choice = Choice(
         input=input,
         output=output,
         model=common.checked_model(model),
         options={} if profile is None else {"profile": profile},
-        effects=tuple(effects or ()),
-        config=StreamConfig(blocksize=blocksize),
+        chains=chains,
+        config=StreamConfig(blocksize=blocksize, **beside.config),
+        beside=beside.options,
         latency=validate_latency(latency),
         full_level=full_level,
     )

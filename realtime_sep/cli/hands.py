@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from realtime_sep.errors import RealtimeSepError
-from realtime_sep.parameters import LOUDEST_DB
+from realtime_sep.errors import RealtimeSepError, UsageError
+from realtime_sep.parameters import LOUDEST_DB, MICROPHONE
 
 if TYPE_CHECKING:
     from realtime_sep.control.recorder import Recorder
@@ -22,7 +22,7 @@ _OFF_BELOW_DB = -42.0
 class Hands:
     """Moves the faders of a stream, bypasses, records, and changes its model, by single keys."""
 
-    HINT = "v V voice  m M music  b bypass  r record  n next model  q ends"
+    HINT = "v V voice  m M music  k K mic  i mutes it  b bypass  r record  n next model  q ends"
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -41,6 +41,12 @@ class Hands:
 
     def _press(self, key: str) -> None:
         match key:
+            case "k" | "K" | "i" if MICROPHONE not in self._stream.values:
+                raise UsageError("there is no microphone; see --mic")
+            case "k" | "K":
+                self._move(MICROPHONE, _STEP_DB if key.isupper() else -_STEP_DB)
+            case "i":
+                self._stream.set("mic.mute", 1 - self._stream.values["mic.mute"])
             case "v" | "V" | "m" | "M":
                 name = "vocals" if key.lower() == "v" else "music"
                 self._move(name, _STEP_DB if key.isupper() else -_STEP_DB)
@@ -105,9 +111,12 @@ class Hands:
         values = self._stream.values
         faders = [
             f"{name} {values[name]:+.0f} dB" if math.isfinite(values[name]) else f"{name} off"
-            for name in ("vocals", "music")
+            for name in ("vocals", "music", MICROPHONE)
+            if name in values
         ]
         signs = ["BYPASS"] if values["bypass"] else []
+        if values.get("mic.mute"):
+            signs.append("MIC MUTED")
         if self._recorder is not None and (now := self._recorder.recording) is not None:
             signs.append(f"REC {now.seconds:.0f} s")
         if self._stream.switching:

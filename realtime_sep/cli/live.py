@@ -6,15 +6,17 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from realtime_sep.cli.beside import Mic, MicChannels, Monitor, second_devices
 from realtime_sep.cli.hands import Hands
 from realtime_sep.cli.options import (
     Blocksize,
+    Chains,
     DeviceLatency,
     Model,
     Music,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from realtime_sep.io.device import DeviceSpec
     from realtime_sep.stream import Stream
-    from realtime_sep.types import StreamStats
+    from realtime_sep.types import Latency, StreamStats
 
 #: Display updates per second: quicker than the eye reads, slow enough to cost nothing.
 _REFRESH = 12
@@ -70,6 +72,10 @@ def live(
     vocals: Vocals = None,
     music: Music = None,
     levels: StemLevels = None,
+    chain: Chains = None,
+    mic: Mic = None,
+    mic_channels: MicChannels = None,
+    monitor: Monitor = None,
     samplerate: Annotated[
         int | None,
         typer.Option(
@@ -119,13 +125,23 @@ def live(
     from realtime_sep.stream import open_stream
     from realtime_sep.types import EVERY_STEM, StreamConfig
 
+    beside = second_devices(
+        mic,
+        mic_channels,
+        monitor,
+        latency=validate_latency(latency),
+        api=api,
+        outputs=("mix", EVERY_STEM) if _is_jack(api) else ("mix",),
+    )
     by_stem = common.stem_levels(levels)
     values: dict[str, float] = {}
+    preset_chains: Mapping[str, str] = {}
     if preset is not None:
         from realtime_sep.control.presets import find
 
         chosen = find(preset)
         model, values = model or chosen.model, dict(chosen.values)
+        preset_chains = chosen.chains
     if vocals is None:
         unasked = music is None and not by_stem and preset is None
         vocals = values.get("vocals", -math.inf if unasked else 0.0)
@@ -145,12 +161,15 @@ def live(
                 config=StreamConfig(
                     samplerate=samplerate,
                     blocksize=blocksize,
-                    outputs=("mix", EVERY_STEM) if _is_jack(api) else ("mix",),
                     reconnect=math.inf if reconnect is None else reconnect,
+                    **beside.config,
                 ),
                 vocals=vocals,
                 music=music,
+                chains=common.chains(chain, preset_chains),
                 separator_options=common.separator_options(profile, provider),
+                microphone=beside.options.get("microphone"),
+                monitor=beside.options.get("monitor"),
             )
         ) as stream,
     ):
@@ -168,6 +187,12 @@ def live(
                 f"{stream.device}: {why}, which can howl; starting at {SAFE_START_DB:.0f} dB. "
                 "Use headphones or another --input or --output, and then --full-level"
             )
+        if not full_level and (why := _singing(stream)):
+            stream.set("mic.mute", 1)
+            common.complain(
+                f"{why}, which can howl: the microphone begins muted; use headphones, then press i "
+                "(or give --full-level)"
+            )
         stream.start()
         hands = Hands(stream)
         play(stream, seconds, stopped, hands=hands, meters=not as_json)
@@ -180,6 +205,16 @@ def live(
         typer.echo(common.to_json(report(stream, stats)))
     else:
         _print_summary(stream, stats)
+
+
+def _singing(stream: Stream) -> str:
+    from realtime_sep.io.feedback import singing
+
+    if "mic" not in stream.parameters:
+        return ""
+    if (microphone := stream.beside.get("mic")) is None:
+        return feedback(stream.device)
+    return singing(microphone, stream.device)
 
 
 def _device(text: str | None) -> int | str | None:
@@ -312,12 +347,18 @@ def _panel(
         f" ({info.provider})   {stream.device}   ",
         (f"{latency.ms():.1f} ms", "bold"),
         " latency" if latency.device else " latency, without the device's own",
+        *(f"   {name} {late.ms():.1f} ms" for name, late in _late(stream).items()),
     )
     levels = Table.grid(padding=(0, 1))
     levels.add_row("input", _bar(stats.input_peak), _db(stats.input_peak))
     for name, peak in stats.stem_peaks.items():
         levels.add_row(name, _bar(peak), _db(peak))
     levels.add_row("output", _bar(stats.output_peak), _db(stats.output_peak))
+    for name, beside in (("mic", stats.microphone), ("monitor", stats.monitor)):
+        if beside is not None:
+            gone = "" if beside.there else "  gone"
+            gaps = f"  gaps {beside.gaps}" if beside.gaps else ""
+            levels.add_row(name, _bar(beside.peak), _db(beside.peak) + gaps + gone)
     loudness = f"{stats.loudness:.1f} LUFS" if math.isfinite(stats.loudness) else "–"
     counters = Text(
         f"{stats.elapsed:7.1f} s   load {100 * stats.load:4.1f} %   "
@@ -329,6 +370,12 @@ def _panel(
     return Group(
         head, levels, counters, *foot, *(Text(notice, style="yellow") for notice in notices)
     )
+
+
+def _late(stream: Stream) -> dict[str, Latency]:
+    """Latencies of microphone and monitor, where they are."""
+    both = {"mic": stream.microphone_latency, "monitor": stream.monitor_latency}
+    return {name: late for name, late in both.items() if late is not None}
 
 
 def _bar(db: float, width: int = 40) -> RenderableType:
@@ -357,6 +404,10 @@ def report(stream: Stream, stats: StreamStats) -> dict[str, Any]:
             "total": latency.total,
             "ms": latency.ms(),
         },
+        **{
+            name: {**asdict(late), "frames": late.frames, "total": late.total, "ms": late.ms()}
+            for name, late in _late(stream).items()
+        },
         "stats": {**asdict(stats), "load": stats.load},
     }
 
@@ -384,6 +435,11 @@ def summary_table(
         "hop": f"{stats.hop} frames, {hop_ms:.2f} ms",
         "latency": f"{latency.frames} frames, {latency.ms(latency.frames):.2f} ms"
         + (f", and {latency.ms(latency.device):.1f} ms in the device" if latency.device else ""),
+        **{
+            name: f"{late.frames} frames, {late.ms(late.frames):.2f} ms"
+            + (f", and {late.ms(late.device):.1f} ms in devices" if late.device else "")
+            for name, late in _late(stream).items()
+        },
         **(extra or {}),
         "played": f"{stats.frames / rate:.1f} s, {stats.hops} hops",
         "worker per hop": " · ".join(

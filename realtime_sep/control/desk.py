@@ -16,20 +16,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from realtime_sep.companion import Beside
 from realtime_sep.control import catalogue, presets
 from realtime_sep.control.memory import Memory
 from realtime_sep.control.recorder import OUTPUT, Recorder, buses
 from realtime_sep.control.spectrum import Spectrum
+from realtime_sep.effects.slot import SlotInfo
+from realtime_sep.effects.syntax import BETWEEN, parse_chain
+from realtime_sep.engine import MIX
 from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
 from realtime_sep.io.device import DeviceSpec
-from realtime_sep.io.feedback import SAFE_START_DB, feedback
+from realtime_sep.io.feedback import SAFE_START_DB, feedback, singing
 from realtime_sep.io.null import NullSpec
 from realtime_sep.io.portaudio import PortAudioSpec
 from realtime_sep.io.song import SongSpec
-from realtime_sep.parameters import MUSIC, VOCALS, Parameter, Settings
+from realtime_sep.parameters import MICROPHONE, MONITOR, MUSIC, VOCALS, Parameter, Settings
 from realtime_sep.plugins import available_effects
-from realtime_sep.stream import Stream, open_stream
-from realtime_sep.types import StreamConfig
+from realtime_sep.stream import Stream, full_name, open_stream
+from realtime_sep.types import Latency, StreamConfig
 
 #: Seconds before a stream that could not be opened is tried again.
 _RETRY = 2.0
@@ -50,6 +54,8 @@ class Choice:
         input: a device, "null", or an audio file that is played again and again; None: the default.
         output: a device or "null"; a file plays to "null" only.
         options: of the model.
+        chains: of effects, by place, as text.
+        beside: a microphone and a monitor of their own devices, by "microphone" and "monitor".
         full_level: also where the output may come back as input.
     """
 
@@ -57,7 +63,8 @@ class Choice:
     output: str | None = None
     model: str = "center"
     options: Mapping[str, Any] = field(default_factory=dict)
-    effects: tuple[str, ...] = ()
+    chains: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, Beside] = field(default_factory=dict)
     config: StreamConfig = field(default_factory=StreamConfig)
     latency: Any = "low"
     full_level: bool = False
@@ -141,6 +148,7 @@ class Desk:
         self._extra: dict[str, float] = {}  # of stems that this stream does not have
         self._stream: Stream | None = None
         self._spectrum: Spectrum | None = None
+        self._chains: dict[str, tuple[SlotInfo, ...]] = {}
         self._shape: tuple[object, ...] | None = None
         self._trouble = "starting"
         self._wanted_model: str | None = None
@@ -211,19 +219,25 @@ class Desk:
             backend=spec,
             config=config,
             separator_options=choice.options,
-            effects=choice.effects,
+            chains=choice.chains,
             ready=catalogue.quick(),
+            microphone=choice.beside.get("microphone"),
+            monitor=choice.beside.get("monitor"),
         )
         with self._lock:
             if self._over.is_set() or choice != self._choice:
                 stream.close()
                 return
             everything = {**self._extra, **self._settings.values}
-            effects = [p for p in stream.parameters.values() if "." in p.name]
-            effects = [p for p in effects if p.kind == "number"]
-            self._settings = Settings(stream.info.stems, effects)
-            self._take_values(everything)
-            self._beware(stream.device, choice)
+            self._furnish(stream)
+            said = {  # by the text of chains, which wins over what is remembered
+                full_name(place, slot.name, name)
+                for place, slots in self._chains.items()
+                for slot in slots
+                for name in slot.values
+            }
+            self._take_values({k: v for k, v in everything.items() if k not in said})
+            self._beware(stream, choice)
             stream.set_many(self._settings.values)
             self._end_recording_of_another(stream)
             self._spectrum = spectrum = Spectrum(stream.info.samplerate)
@@ -238,9 +252,16 @@ class Desk:
         if not self._over.is_set() and not self._anew.is_set():
             self._trouble = ""  # a device that came to its own end begins again
 
-    def _beware(self, device: str, choice: Choice) -> None:
+    def _beware(self, stream: Stream, choice: Choice) -> None:
         """Begin softly where a microphone may hear the loudspeakers."""
-        if choice.full_level or choice.plays_file or not (why := feedback(device)):
+        if choice.full_level:
+            return
+        device = stream.device
+        microphone = stream.beside.get(MICROPHONE)
+        if microphone is not None and (why := singing(microphone, device)):
+            self._settings.set("mic.mute", 1)
+            self.tell(f"{why}, which can howl: the microphone begins muted; use headphones first")
+        if choice.plays_file or not (why := feedback(device)):
             return
         if self._settings.values["master"] > SAFE_START_DB:
             self._settings.set("master", SAFE_START_DB)
@@ -271,6 +292,11 @@ class Desk:
             with contextlib.suppress(RealtimeSepError):  # the other thread meets it as well
                 for line in stream.notices():
                     self.tell(line)
+                if stream.chains != self._chains:
+                    with self._lock:
+                        self._furnish(stream)
+                        self._choice = replace(self._choice, chains=stream.chain_texts)
+                    self._changed()
                 if self._wanted_model is not None and not stream.switching:
                     with self._lock:
                         if stream.info.name == self._wanted_model:
@@ -280,6 +306,10 @@ class Desk:
                         self._wanted_model = None
                     self._remember()
                     self._changed()
+
+    def _furnish(self, stream: Stream) -> None:
+        """Have parameters for what is in the chains, and stand where the stream does."""
+        self._chains, self._settings = stream.chains, stream.settings
 
     def _changed(self) -> None:
         self.version += 1
@@ -315,6 +345,7 @@ class Desk:
             "devices": self._on_devices,
             "record": self._on_record,
             "effects": self._on_effects,
+            "chain": self._on_chain,
             "learn": self._on_learn,
         }
         if name not in actions:
@@ -358,6 +389,8 @@ class Desk:
         with self._lock:
             self._set({k: v for k, v in preset.values.items() if k in self._settings.parameters})
             self._preset = name
+        if preset.chains:
+            self._set_chains(preset.chains)
         if preset.model is not None:
             self._switch(preset.model)
         self._remember()
@@ -439,8 +472,43 @@ class Desk:
         for name in names:
             if name not in known:
                 raise unknown("effect", str(name), known)
+        self._set_chains({MIX: BETWEEN.join(names)})
+        return {}
+
+    def _set_chains(self, chains: Mapping[str, str]) -> None:
+        """Put other chains in the place of those there are."""
+        for chain in chains.values():
+            parse_chain(chain)
         with self._lock:
-            self._choose(replace(self._choice, effects=tuple(names)))
+            if self._stream is None or not self._stream_runs():
+                together = {**self._choice.chains, **chains}
+                self._choose(replace(self._choice, chains=together))
+                return
+            for place, chain in chains.items():
+                self._stream.set_chain(place, chain)
+
+    def _on_chain(self, fields: _Fields) -> dict[str, Any]:
+        place, do = fields.take("place", str, MIX), fields.take("do", str)
+        stream = self._stream
+        if stream is None or not self._stream_runs():
+            raise EngineError("nothing plays; its effects cannot be changed")
+        actions: dict[str, Callable[[], None]] = {
+            "add": lambda: stream.add_effect(
+                place, fields.take("text", str), fields.take("at", int, None)
+            ),
+            "remove": lambda: stream.remove_effect(place, fields.take("name", str)),
+            "move": lambda: stream.move_effect(
+                place, fields.take("name", str), fields.take("at", int)
+            ),
+            "bypass": lambda: stream.bypass_effect(
+                place, fields.take("name", str), fields.take("on", bool)
+            ),
+            "set": lambda: stream.set_chain(place, fields.take("text", str)),
+        }
+        if do not in actions:
+            raise unknown("change of a chain", do, actions)
+        actions[do]()
+        fields.done()
         return {}
 
     def _on_record(self, fields: _Fields) -> dict[str, Any]:
@@ -494,7 +562,23 @@ class Desk:
             "preset": self._preset,
             "model": choice.model,
             "switching": wanted,
-            "effects": list(choice.effects),
+            "effects": [slot.name for slot in self._chains.get(MIX, ())],
+            "chains": {
+                place: [
+                    {
+                        "name": slot.name,
+                        "effect": slot.effect,
+                        "bypassed": slot.bypassed,
+                        "failed": slot.failed or None,
+                        "latency": slot.latency,
+                        "parameters": [
+                            full_name(place, slot.name, p.name) for p in slot.parameters
+                        ],
+                    }
+                    for slot in slots
+                ]
+                for place, slots in self._chains.items()
+            },
             "midi": self.learn is not None,
             "input": choice.input,
             "output": choice.output,
@@ -521,6 +605,12 @@ class Desk:
                     "ms": latency.ms(latency.frames),
                     "device_ms": latency.ms(latency.device),
                 },
+                "microphone": _beside(
+                    stream.microphone_latency, stream.beside.get(MICROPHONE, stream.device)
+                ),
+                "monitor": _beside(
+                    stream.monitor_latency, stream.beside.get(MONITOR, stream.device)
+                ),
             }
         return state
 
@@ -537,6 +627,8 @@ class Desk:
             MUSIC: max(music, default=-float("inf")),
             "output": stats.output_peak,
         }
+        beside = {MICROPHONE: stats.microphone, MONITOR: stats.monitor}
+        levels |= {name: other.peak for name, other in beside.items() if other is not None}
         recording = self.recorder.recording
         return {
             "levels": {k: round(v, 1) if v > -200 else None for k, v in levels.items()},
@@ -547,6 +639,11 @@ class Desk:
             "late": stats.late_blocks,
             "xruns": stats.xruns,
             "elapsed": round(stats.elapsed, 2),
+            "beside": {
+                name: {"there": other.there, "gaps": other.gaps, "ppm": round(other.ppm, 1)}
+                for name, other in beside.items()
+                if other is not None
+            },
             "recorded": None if recording is None else round(recording.seconds, 1),
         }
 
@@ -560,6 +657,18 @@ class Desk:
         if newest < after:  # another stream began
             after = 0
         return newest, b"".join(data for number, data in new if number > after)
+
+
+def _beside(latency: Latency | None, device: str) -> dict[str, Any] | None:
+    """A microphone or a monitor for people; None: there is none."""
+    if latency is None:
+        return None
+    return {
+        "device": device,
+        "frames": latency.frames,
+        "ms": latency.ms(latency.frames),
+        "device_ms": latency.ms(latency.device),
+    }
 
 
 class _Fields:

@@ -35,6 +35,13 @@ def feedback(description: str) -> str:
     return "a microphone may hear the loudspeakers"
 
 
+def singing(microphone: str, device: str) -> str:
+    """The same for a microphone of its own, and what the first device plays on."""
+    source = microphone.rpartition(" (")[0] or microphone
+    _, arrow, sink = device.partition("▶")
+    return feedback(f"{source} ▶{sink}") if arrow and "null device" not in source else ""
+
+
 def _default_sink() -> str:
     """Description of what PulseAudio or PipeWire plays on by default, in lower case."""
     from realtime_sep.io import pulse

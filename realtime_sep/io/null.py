@@ -12,6 +12,9 @@ from realtime_sep.errors import DeviceError
 from realtime_sep.native import Bridge, Ring
 from realtime_sep.types import Float32, StreamConfig
 
+#: Hz, where nobody asks for another rate.
+NULL_RATE = 48000
+
 
 @dataclass(frozen=True, eq=False)
 class NullSpec:
@@ -55,7 +58,7 @@ class NullDevice:
             raise DeviceError("the null device plays float32 arrays of shape (frames, channels)")
         self._spec = spec
         self._source = None if source is None else np.ascontiguousarray(source)
-        self.samplerate = config.samplerate or 48000
+        self.samplerate = config.samplerate or NULL_RATE
         self.in_channels = max(2, config.in_channels) if source is None else source.shape[1]
         if config.microphone and config.in_channels > self.in_channels:
             raise DeviceError(

@@ -44,7 +44,7 @@ class SongDevice:
         self.in_channels, self.latency = inner.in_channels, inner.latency
         _, arrow, sink = inner.description.partition("▶")
         self.description = f"a recording ▶{sink}" if arrow else inner.description
-        self._song = _at_rate(spec.song, spec.samplerate, inner.samplerate)
+        self._song = at_rate(spec.song, spec.samplerate, inner.samplerate)
 
     def start(self, bridge: Bridge, ring: Ring | None, buses: Sequence[str]) -> None:
         bridge.play(self._song)
@@ -67,7 +67,8 @@ class SongDevice:
         return self.inner.captured
 
 
-def _at_rate(song: Float32, source: int, target: int) -> Float32:
+def at_rate(song: Float32, source: int, target: int) -> Float32:
+    """A recording, resampled if need be."""
     if source == target:
         return song
     resampler = StreamResampler(source, target, song.shape[1])
