@@ -25,6 +25,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from training.band import LICENCE as BAND_LICENCE
 from training.corpus import load
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
@@ -154,11 +155,13 @@ def sources(shards: Path) -> list[str]:
     found: dict[tuple[str, str, str], float] = defaultdict(float)
     merged = {"singing": "voices sung by WORLD", "song_vocals": "songs", "song_accompaniment": ""}
     merged |= {"teacher_vocals": "songs separated by the teacher", "teacher_accompaniment": ""}
-    merged |= {"band": "invented songs, played by fluidsynth"}
     for clip in clips(shards, split="train"):
         kind = merged.get(clip.kind, clip.kind)
+        if clip.kind in ("band", "lead"):  # a lead may also be a track of a package
+            invented = clip.licence == BAND_LICENCE
+            kind = "invented songs, played by fluidsynth" if invented else "accompaniment"
         if kind and clip.kind != "suspected":
-            package = "all" if clip.kind == "band" else clip.group.split("/")[0]
+            package = "all" if clip.licence == BAND_LICENCE else clip.group.split("/")[0]
             found[kind, package, clip.licence] += clip.frames / SAMPLE_RATE / 3600
     return [
         f"{kind}: {group}, {hours:.2f} h, {licence}"

@@ -2,9 +2,13 @@
 
     python -m training.teacher references --data ../shared/data --out REFERENCES
     python -m training.teacher label --shards SHARDS --data ../shared/data
+    python -m training.teacher sort --shards SHARDS --only 0ad-data nexuiz-music
 
 `references` separates the validation songs (never trained on): yardstick for checkpoints.
 `label` splits real mixes with voice into `teacher_vocals` and `teacher_accompaniment` shards.
+`sort` decides of suspected tracks by how the teacher's vocals move: words change their spectrum all
+the time, whistles and strings do not.  What sings words is labelled, what only looks like a voice
+becomes `lead` (music to be told from voices), and what lies between is left alone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from training.shards import SAMPLE_RATE, Audio, ShardWriter, clips, read
 
 N_FFT, HOP, BINS, FRAMES = 4096, 1024, 1024, 512
 REFERENCE_S = 20.0
+# `motion` of the teacher's vocals: 0.82 … 0.90 in four validation songs, 0.2 … 0.3 in whistles.
+WORDS, STEADY = 0.75, 0.32
 
 
 class Teacher:
@@ -127,9 +133,53 @@ def label(teacher: Teacher, shards: Path, data: Path, seconds: float, only: list
         writer.flush()
 
 
+def motion(vocals: Audio) -> float:
+    """How much the spectral envelope changes from one 23 ms to the next, in nepers of power.
+
+    The median over the sounding frames (within 25 dB of the loudest) of the mean change in 16
+    bands between 0.1 and 5 kHz.
+    """
+    spec = torch.stft(
+        torch.from_numpy(vocals.mean(axis=1)),
+        2048,
+        HOP,
+        window=torch.hann_window(2048),
+        return_complex=True,
+    )
+    power = (spec.abs().square().numpy() / 1e6).astype(np.float64)
+    total = power.sum(axis=0)
+    loud = (total > total.max() * 10**-2.5)[1:]
+    edges = np.geomspace(1, 224, 16).astype(int)
+    bands = np.log(np.add.reduceat(power[5:230], edges, axis=0) + 1e-9)
+    change = np.abs(np.diff(bands, axis=1)).mean(axis=0)
+    return float(np.median(change[loud])) if total.max() > 1e-6 and loud.any() else 0.0
+
+
+def sort(teacher: Teacher, shards: Path, seconds: float, only: list[str]) -> None:
+    """Suspected tracks of the packages `only` become labelled songs, leads, or neither."""
+    kinds = ("teacher_vocals", "teacher_accompaniment", "lead")
+    writers = {kind: ShardWriter(shards, f"{kind}_sorted", 2) for kind in kinds}
+    for clip in clips(shards, {"suspected"}):
+        if clip.group not in only or clip.frames < 30 * SAMPLE_RATE:
+            continue
+        mix = read(shards, clip, 0, min(clip.frames, int(seconds * SAMPLE_RATE)))
+        stems = teacher.separate(mix)
+        moves = motion(stems[0])
+        origin = (clip.group, clip.title)
+        if moves > WORDS:
+            for kind, stem in zip(kinds, stems, strict=False):
+                licence = clip.licence + " (teacher)"
+                writers[kind].add(0.9 * stem, kind, *origin, licence, clip.split)
+        elif moves < STEADY:
+            writers["lead"].add(mix, "lead", *origin, clip.licence, clip.split)
+        print(f"{clip.group} {clip.title}: {moves:.2f}", flush=True)
+    for writer in writers.values():
+        writer.flush()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("mode", choices=["references", "label"])
+    parser.add_argument("mode", choices=["references", "label", "sort"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("../train_data/references"))
     parser.add_argument("--shards", type=Path)
@@ -140,6 +190,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.mode == "references":
         references(Teacher(), args.data, args.out)
+    elif args.mode == "sort":
+        sort(Teacher(), args.shards, args.seconds, args.only)
     else:
         label(Teacher(), args.shards, args.data, args.seconds, args.only)
 
