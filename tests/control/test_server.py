@@ -247,6 +247,47 @@ def late_blocks(running: Running, seconds: float) -> int:
     return max(0, int(running.state()["late"]) - before - stalls)
 
 
+def test_chains_by_script(running: Running) -> None:
+    def chain(**fields: Any) -> dict[str, Any]:
+        return ask(socket, {"type": "chain", **fields})
+
+    def until(wanted: list[str], place: str = "mix") -> dict[str, Any]:
+        while True:
+            state = receive(socket, "state")
+            if [slot["name"] for slot in state["chains"][place]] == wanted:
+                return state
+
+    with client(running) as socket:
+        receive(socket, "state")
+        assert chain(do="add", text="gain:db=-3|compressor")["type"] == "ok"
+        state = until(["gain", "compressor"])
+        assert state["values"]["gain.db"] == -3
+        assert state["effects"] == ["gain", "compressor"]
+        assert state["chains"]["mix"][0]["parameters"] == ["gain.db"]
+        chain(place="vocals", do="set", text="!gate")
+        state = until(["gate"], "vocals")
+        assert state["chains"]["vocals"][0]["bypassed"]
+        assert "vocals.gate.threshold" in state["values"]
+        ask(socket, {"type": "set", "name": "gain.db", "value": -9})
+        chain(do="move", name="gain", at=1)
+        assert until(["compressor", "gain"])["values"]["gain.db"] == -9
+        chain(do="bypass", name="gain", on=True)
+        while not receive(socket, "state")["chains"]["mix"][1]["bypassed"]:
+            pass
+        for wrong, message in (
+            ({"do": "ad", "text": "gain"}, "did you mean 'add'"),
+            ({"do": "add", "text": "gain|"}, "is no effect"),
+            ({"do": "add", "place": "mux", "text": "gain"}, "did you mean 'mix'"),
+            ({"do": "move", "name": "gain"}, "at is missing"),
+        ):
+            assert message in chain(**wrong)["message"]
+        chain(do="remove", name="gain")
+        until(["compressor"])
+        chain(do="set", text="")
+        chain(do="set", place="vocals", text="")
+        until([], "vocals")
+
+
 def test_a_flood_is_shed_and_the_audio_does_not_care(running: Running) -> None:
     """A thousand messages a second, good and bad, for five seconds."""
     calm = late_blocks(running, 2)
