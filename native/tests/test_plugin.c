@@ -22,9 +22,16 @@ typedef struct {
     int listener;
     pthread_t thread;
     atomic_int over; /* 1: close the connection, and listen no more */
-    atomic_int served;
-    char model[128];
+    atomic_int unet; /* whether that was asked for last */
 } engine;
+
+enum { MOST = 16 }; /* connections of one engine */
+
+typedef struct {
+    engine *engine;
+    int link;
+    pthread_t thread;
+} connection;
 
 static char directory[64];
 
@@ -63,7 +70,7 @@ static void echo(engine *self, int link) {
     rs_segment *segment = (rs_segment *)(void *)memory;
     CHECK(segment->magic == RS_SEGMENT_MAGIC && segment->bytes == bytes);
     CHECK(segment->samplerate == RATE);
-    memcpy(self->model, segment->model, sizeof self->model);
+    atomic_store(&self->unet, strcmp(segment->model, "unet") == 0);
     rs_ring *in = rs_ring_attach(memory + segment->input_at, segment->output_at - segment->input_at);
     rs_ring *out = rs_ring_attach(memory + segment->output_at, bytes - segment->output_at);
     CHECK(in != NULL && out != NULL && rs_ring_channels(in) == 2);
@@ -107,18 +114,31 @@ static void echo(engine *self, int link) {
     }
 }
 
+static void *attend(void *argument) {
+    connection *self = argument;
+    echo(self->engine, self->link);
+    close(self->link);
+    return NULL;
+}
+
 static void *serve(void *argument) {
     engine *self = argument;
+    connection connections[MOST];
+    int count = 0;
     while (!atomic_load(&self->over)) {
         struct pollfd polled = {.fd = self->listener, .events = POLLIN};
         if (poll(&polled, 1, 20) <= 0) {
             continue;
         }
-        const int link = accept(self->listener, NULL, NULL);
-        CHECK(link >= 0);
-        echo(self, link);
-        close(link);
-        atomic_fetch_add(&self->served, 1);
+        CHECK(count < MOST);
+        connection *made = &connections[count++];
+        made->engine = self;
+        made->link = accept(self->listener, NULL, NULL);
+        CHECK(made->link >= 0);
+        CHECK(pthread_create(&made->thread, NULL, attend, made) == 0);
+    }
+    for (int i = 0; i < count; i++) {
+        pthread_join(connections[i].thread, NULL);
     }
     return NULL;
 }
@@ -147,7 +167,6 @@ static void end(engine *self) {
 static const rs_plugin_controls live = {.vocals = 0, .music = 0};
 static const rs_plugin_controls offline = {.vocals = 0, .music = 0, .wait = 1};
 
-/* Runs blocks of noise; `gain` of the echo per bus, checked if it is not NULL, at `latency`. */
 typedef struct {
     rs_plugin *plugin;
     uint64_t position;
@@ -197,7 +216,8 @@ static host open_host(int stems) {
 /* Live, until the accompaniment is what the engine makes, or what it is without one. */
 static void play_until(host *self, float factor) {
     for (int i = 0; i < 20000; i++) {
-        if (block(self, &live, BLOCK, 2, factor) == BLOCK) {
+        const int begun = self->position > rs_plugin_latency(self->plugin);
+        if (block(self, &live, BLOCK, 2, factor) == BLOCK && begun) {
             return;
         }
         rs_sleep_until(rs_now() + 500000);
@@ -259,7 +279,7 @@ static void models(void) {
     host self = open_host(1);
     const rs_plugin_controls second = {.model = 2, .wait = 1};
     block(&self, &second, BLOCK, 0, 1);
-    CHECK(strcmp(echoing.model, "unet") == 0);
+    CHECK(atomic_load(&echoing.unet));
     rs_plugin_free(self.plugin);
     end(&echoing);
 }
