@@ -208,6 +208,7 @@ class Companion:
         if self._seek is not None:
             self._seek.give_up()
             self._seek.join(_GIVE_UP_TIMEOUT)
+            self._seek.device.stop()
         self.device.stop()
 
 

@@ -58,12 +58,16 @@ def levels(server: Server, sink: str, path: Path) -> dict[int, float]:
         return {SONG: -200.0, VOICE: -200.0}
     t = np.arange(len(data)) / RATE
     window = np.hanning(len(data))
-    return {
-        hz: float(
-            20 * np.log10(4 * abs(np.mean(data * window * np.exp(-2j * np.pi * hz * t))) + 1e-10)
-        )
-        for hz in (SONG, VOICE)
-    }
+
+    def level(hz: float) -> float:
+        """A loop that finds its clock may be 0.1 % off in the meantime."""
+        around = [
+            abs(np.mean(data * window * np.exp(-2j * np.pi * (hz + off) * t)))
+            for off in np.arange(-1.5, 1.6, 0.25)
+        ]
+        return float(20 * np.log10(4 * max(around) + 1e-10))
+
+    return {hz: level(hz) for hz in (SONG, VOICE)}
 
 
 def near(found: dict[int, float], song: float, voice: float) -> bool:
@@ -115,7 +119,8 @@ def test_who_hears_what(
             server.run("pactl", "unload-module", module)
             until(lambda: not there(stream), 5, "the loss")
             assert stream.running
-            assert near(levels(server, "hall", heard), -20, -26), "the others play on"
+            until(lambda: near(levels(server, "hall", heard), -20, -26), 10, "the others play on")
+            assert not there(stream)
             server.run(
                 *("pactl", "load-module", "module-null-sink", "sink_name=ear"),
                 *(f"rate={RATE}", "channels=2"),
