@@ -52,7 +52,7 @@ def targets() -> dict[str, list[Path]]:
         "LADSPA": [Path.home() / ".ladspa" / LIBRARY],
         "LV2": [bundle / name for name in (LIBRARY, *_TURTLE)],
         "command": [config / "realtime-sep" / "command"],
-        "PipeWire": [config / "pipewire" / "filter-chain.conf.d" / SINK],
+        "PipeWire": [config / "pipewire" / "pipewire.conf.d" / SINK],
     }
 
 

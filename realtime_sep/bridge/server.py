@@ -46,8 +46,9 @@ def runtime_directory() -> Path:
         facts = path.lstat()
     except OSError as error:
         raise EngineError(f"{path}: {error.strerror}") from error
-    if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
-        raise EngineError(f"{path}: belongs to somebody else, or is open to others")
+    if facts.st_uid != os.geteuid() or facts.st_mode & 0o022 or path.is_symlink():
+        raise EngineError(f"{path}: belongs to somebody else, or others may write to it")
+    path.chmod(0o700)
     return path
 
 

@@ -63,5 +63,4 @@ def install(
     for path in paths:
         typer.echo(f"{'removed' if remove else 'wrote'} {path}")
     if pipewire and not remove:
-        typer.echo("restart the sink with: systemctl --user enable --now filter-chain.service")
-        typer.echo("                       systemctl --user restart filter-chain.service")
+        typer.echo("the sink is there after: systemctl --user restart pipewire")
