@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from training.networks import SLOPE, Prior, RunningLevel, State, cast, scan
 
+WITHIN = (0.02, 0.98)  # of the dictionary's mask, so that its odds stay finite
+
 
 @dataclass(frozen=True)
 class RecurrentConfig:
@@ -27,7 +29,6 @@ class RecurrentConfig:
     layers: int = 2
     detail: int = 4
     local: int = 24
-    prior: bool = True
 
 
 class Memory(nn.Module):
@@ -80,8 +81,8 @@ class GatedUnit(nn.GRU):
 class Recurrent(nn.Module):
     """Ratio masks for mid and side from 0 to 2, the same for all bins of a band.
 
-    The mask of the dictionary (see `networks.Prior`) is one feature of three and a part of the
-    output, as in `networks.UNet`.
+    The mask of the dictionary (see `networks.Prior`) is one feature of three, and where the output
+    begins: a mask that began anywhere fell to nought within 200 steps, and stayed there.
     """
 
     features = 3
@@ -93,7 +94,6 @@ class Recurrent(nn.Module):
         self.level = RunningLevel(hop)
         self.prior = Prior()
         bands = self.prior.averages.shape[1]
-        self.trust = nn.Parameter(torch.zeros(bands))  # logit of the prior's part
         self.embed = nn.Linear(self.features * bands, config.width)
         self.layers = nn.ModuleList(Memory(config.width) for _ in range(config.layers))
         self.unit_norm = nn.LayerNorm(config.width)
@@ -102,6 +102,9 @@ class Recurrent(nn.Module):
         self.detail = nn.Linear(config.width, config.detail * bands)
         self.local = nn.Conv2d(self.features + config.detail, config.local, (1, 5), padding=(0, 2))
         self.out = nn.Conv2d(config.local, 2, (1, 3), padding=(0, 1))
+        with torch.no_grad():  # begins as the dictionary's mask
+            self.out.weight.zero_()
+            self.out.bias.zero_()
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the states, without the batch axis, in order."""
@@ -136,8 +139,8 @@ class Recurrent(nn.Module):
         detail = self.detail(self.detail_norm(x + y.to(x.dtype)))
         detail = detail.unflatten(-1, (self.config.detail, -1)).transpose(1, 2)
         local = F.leaky_relu(self.local(torch.cat([own, detail.to(own.dtype)], 1)), SLOPE)
-        mask = 2 * torch.sigmoid(self.out(local).float())  # [batch, 2, frames, bands]
-        part = torch.sigmoid(self.trust)
-        mask = (1 - part) * mask + part * share[:, None]
+        # What is learned moves the odds of the dictionary's mask, [batch, 2, frames, bands].
+        share = share[:, None].clamp(*WITHIN)
+        mask = 2 * torch.sigmoid(self.out(local).float() + torch.log(share / (2 - share)))
         mid, side = (both * self.prior.widened(mask)[..., None] / 2).unbind(1)
         return torch.stack([mid + side, mid - side], 1), after

@@ -24,7 +24,7 @@ from training.shards import SAMPLE_RATE, Audio, Clip, clips, groups, read
 # what a small network that learned from one of them alone scored on real songs
 # (docs/training.md): real singing, mixed as songs are, is worth far more than any amount of
 # invented singing or speech.
-VOICES = {"song_vocals": 0.36, "teacher_vocals": 0.36, "voice": 0.16, "singing": 0.12}
+VOICES = {"teacher_vocals": 0.5, "song_vocals": 0.25, "singing": 0.15, "voice": 0.1}
 BACKINGS = {
     "accompaniment": 0.55,
     "band": 0.2,
@@ -32,12 +32,14 @@ BACKINGS = {
     "song_accompaniment": 0.06,
     "teacher_accompaniment": 0.04,
 }
-MODES = {"mix": 0.74, "instrumental": 0.2, "voice": 0.05, "silence": 0.01}
+# Most are songs as they are, voice and music of one (see `Mixer._song`): nothing was worth more.
+MODES = {"song": 0.58, "mix": 0.16, "instrumental": 0.2, "voice": 0.05, "silence": 0.01}
 # Resampling moves pitch, formants and tempo together; more than this makes voices that nobody has,
 # and scored worse.
 MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.92, 1.09)
 # A quarter of the mixtures sound as the network hears 48 kHz: slower, lower, nothing above 20 kHz.
 SLOW, SLOW_SHARE = 44_100 / 48_000, 0.25
+SONGS = ("song", "teacher")  # kinds whose voices and music belong together
 POOL, FRESH = 60, 0.45  # stems kept; share of those prepared anew
 CANDIDATES, IN_KEY = 8, 0.7  # voices of which the one in key is taken; share of such mixtures
 GROUP_POWER = 0.5  # a group's weight grows with the root of its length
@@ -178,6 +180,10 @@ class Mixer:
             for slow in (False, True)
         }
         self.slow = False
+        self.songs = {
+            (clip.kind.removesuffix("accompaniment"), clip.title): clip
+            for clip in clips(folder, {f"{kind}_accompaniment" for kind in SONGS}, split)
+        }
 
     def _kind(self, shares: dict[str, float]) -> str:
         present = {kind: share for kind, share in shares.items() if kind in self.found}
@@ -288,6 +294,20 @@ class Mixer:
         found = [pool[int(self.rng.integers(len(pool)))] for _ in range(CANDIDATES)]
         return max(found, key=lambda stem: agreement(stem.chroma, partner.chroma))
 
+    def _song(self) -> tuple[Audio, Audio]:
+        """A stretch of a song, the voice with its own music, in the levels of the song."""
+        kind = self._kind({f"{kind}_vocals": VOICES[f"{kind}_vocals"] for kind in SONGS})
+        members = self._group(kind)
+        clip = members[int(self.rng.integers(len(members)))]
+        music = self.songs[kind.removesuffix("vocals"), clip.title]
+        frames, ratio = self._stretch(self.samples, MUSIC_RATIOS)
+        start = int(self.rng.integers(max(1, clip.frames - frames + 1)))
+        both = np.hstack([read(self.folder, part, start, frames) for part in (clip, music)])
+        if self.rng.random() < 0.5:
+            both = equalise(self.rng, both)
+        both = self._fit(both, ratio) / (level_of(both[:, 2:]) + 1e-5)
+        return both[:, :2], both[:, 2:]
+
     def _varied(self, audio: Audio) -> Audio:
         """Channel swap and polarity of a stem used again."""
         rng = self.rng
@@ -299,16 +319,21 @@ class Mixer:
         """One `(vocals, accompaniment)`, each `[samples, 2]`."""
         rng = self.rng
         mode = str(rng.choice(list(MODES), p=list(MODES.values())))
+        if mode == "song" and not self.songs:
+            mode = "mix"
         self.slow = bool(rng.random() < SLOW_SHARE)
         silence = np.zeros((self.samples, 2), np.float32)
         voice, music = silence, silence
+        if mode == "song":
+            voice, music = self._song()
+            voice = voice * np.float32(decibels(rng.uniform(-4, 4)))
         partner = None
         if mode in ("mix", "instrumental"):
             partner = self._drawn(voice=False)
             music = self._varied(partner.audio)
         if mode in ("mix", "voice"):
             voice = self._varied(self._drawn(voice=True, partner=partner).audio)
-        voice = voice * np.float32(decibels(float(np.clip(rng.normal(-2, 5), -15, 12))))
+            voice = voice * np.float32(decibels(float(np.clip(rng.normal(-2, 5), -15, 12))))
         width = rng.choice([0.0, 0.1, 1.0], p=[0.3, 0.1, 0.6])
         if width < 1:
             middle = np.array([[1 + width, 1 - width], [1 - width, 1 + width]], np.float32) / 2

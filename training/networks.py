@@ -493,7 +493,7 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
     config = network.config
     if network.waves and "waveform.basis" not in weights:
         weights = network.grown(weights)
-    if config.prior and "trust" not in weights:
+    if getattr(config, "prior", False) and "trust" not in weights:
         for i, (_, _, size) in enumerate(config.patches):
             for key in (f"embed.{i}.weight", f"out.{i}.weight"):
                 own = weights[key]
