@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from realtime_sep import native
 from realtime_sep.bridge import install
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "bridge"))
@@ -67,6 +68,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_RUNTIME_DIR"] = directory
+        os.environ["REALTIME_SEP_COMMAND"] = "/bin/true"  # it is started here
         server = subprocess.Popen(
             [sys.executable, "-m", "realtime_sep", "bridge"], stdout=subprocess.DEVNULL
         )
@@ -81,6 +83,7 @@ def measure(server: int, asked: argparse.Namespace) -> dict[str, Any]:
     plugin = Plugin(install.library(), asked.rate)
     plugin.controls["Vocals (dB)"][0] = -60
     plugin.controls["Model"][0] = asked.model
+    native.set_realtime(10)  # as hosts do; it comes before the engine
     play(plugin, asked.block, asked.rate, WARM, paced=True)
     told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(server)], capture_output=True)
     (engine,) = map(int, told.stdout.split())

@@ -28,7 +28,9 @@ struct rs_plugin {
     uint64_t faded;      /* frames since */
     uint64_t position;
     uint64_t lag; /* without a session */
-    int given_up; /* waiting for one */
+    int given_up;   /* waiting for one */
+    int waited;     /* when it ran last */
+    uint64_t muted; /* frames that are still of what is to be forgotten */
     float line[2 * LINE];
     float input[2 * CHUNK];
     float output[WIDTH * CHUNK];
@@ -68,21 +70,25 @@ void rs_plugin_free(rs_plugin *plugin) {
     }
 }
 
-/* A separator cannot be reset from here, so there is to be another one. */
+uint64_t rs_plugin_latency(const rs_plugin *plugin) {
+    return plugin->current != NULL ? plugin->current->latency : plugin->lag;
+}
+
+/* Live, what has come in before is not let out, and the separator keeps what it knows of the music: a
+ * sink that wakes up is heard at once.  Offline everything begins anew, with another separator. */
 void rs_plugin_reset(rs_plugin *plugin) {
-    if (plugin->position > 0) {
+    if (plugin->position > 0 && !plugin->waited) {
+        plugin->muted = rs_plugin_latency(plugin);
+    } else if (plugin->position > 0) {
         rs_link_free(plugin->link);
         drop_all(plugin);
         memset(plugin->line, 0, sizeof plugin->line);
         plugin->position = 0;
+        plugin->muted = 0;
         plugin->given_up = 0;
         plugin->wish = (rs_wish){0};
         plugin->link = rs_link_new(plugin->samplerate, plugin->buses);
     }
-}
-
-uint64_t rs_plugin_latency(const rs_plugin *plugin) {
-    return plugin->current != NULL ? plugin->current->latency : plugin->lag;
 }
 
 unsigned rs_plugin_choice(float value) {
@@ -220,6 +226,7 @@ void rs_plugin_run(rs_plugin *plugin, const rs_plugin_controls *controls, const 
         return;
     }
     want(plugin, controls, frames);
+    plugin->waited = controls->wait;
     for (uint32_t done = 0; done < frames;) {
         receive(plugin, controls->wait);
         steer(plugin->current, controls);
@@ -244,6 +251,9 @@ void rs_plugin_run(rs_plugin *plugin, const rs_plugin_controls *controls, const 
             pass(plugin->next, plugin->input, plugin->other, some);
             cross(plugin, some);
         }
+        const uint64_t muted = plugin->muted < some ? plugin->muted : some;
+        memset(plugin->output, 0, (size_t)muted * width * sizeof(float));
+        plugin->muted -= muted;
         for (uint32_t c = 0; c < width; c++) {
             for (uint32_t i = 0; out[c] != NULL && i < some; i++) {
                 out[c][done + i] = plugin->output[(size_t)i * width + c];
