@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -78,6 +78,19 @@ def desk(
             help="Address to listen on; other than 127.0.0.1, a token is asked for.",
         ),
     ] = "127.0.0.1",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert",
+            metavar="FILE",
+            help="Speak HTTPS with this certificate (PEM); needs --tls-key.",
+            show_default="none",
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option("--tls-key", metavar="FILE", help="Its key (PEM), without a password."),
+    ] = None,
     osc: Annotated[
         int | None,
         typer.Option(
@@ -155,6 +168,7 @@ def desk(
         full_level=full_level,
     )
     choice.check()
+    tls = _tls(tls_cert, tls_key)
     try:
         secret = None if _is_loopback(listen) else token()
         sockets = _bind(listen, port)
@@ -168,10 +182,27 @@ def desk(
     if controller is not None:
         show.learn = controller.learn
     try:
-        _serve(show, sockets, listen, secret, browser, remote)
+        _serve(show, sockets, listen, secret, tls, browser, remote)
     finally:
         if controller is not None:
             controller.close()
+
+
+def _tls(cert: Path | None, key: Path | None) -> dict[str, Any]:
+    """What the server needs to speak HTTPS; tried before anything is opened."""
+    if cert is None and key is None:
+        return {}
+    import ssl
+
+    if cert is None or key is None:
+        raise UsageError("--tls-cert and --tls-key go together")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is the first
+        missing = next((path for path in (cert, key) if not path.is_file()), None)
+        why = "no such file" if missing else "no PEM certificate with the key that belongs to it"
+        raise UsageError(f"{missing or f'{cert} and {key}'}: {why}") from error
+    return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
 
 
 def _still_there(model: str) -> str | None:
@@ -204,6 +235,7 @@ def _serve(
     sockets: list[socket.socket],
     listen: str,
     secret: str | None,
+    tls: dict[str, Any],
     browser: bool,
     remote: OscServer | None,
 ) -> None:
@@ -214,7 +246,9 @@ def _serve(
     port = sockets[0].getsockname()[1]
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(listen, listen)
     name = f"[{name}]" if ":" in name else name
-    address = f"http://{name}:{port}/" + ("" if secret is None else f"?token={secret}")
+    address = f"{'https' if tls else 'http'}://{name}:{port}/" + (
+        "" if secret is None else f"?token={secret}"
+    )
     config = uvicorn.Config(
         app(show, secret),
         log_level="warning",
@@ -224,6 +258,7 @@ def _serve(
         ws_max_size=MAX_MESSAGE,
         timeout_graceful_shutdown=_GRACE,
         server_header=False,
+        **tls,
     )
     # The server raises the signal that ended it once more when it is done; there is more to do.
     before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -555,7 +555,10 @@ class Desk:
                     "unit": p.unit,
                     "minimum": p.minimum,
                     "maximum": p.maximum,
-                    "default": p.default,
+                    "default": p.default if p.default > -float("inf") else None,
+                    "log": p.log,
+                    "step": p.step,
+                    "choices": p.choices,
                 }
                 for p in settings.parameters.values()
             ],
@@ -622,6 +625,7 @@ class Desk:
         stats = stream.stats
         music = [db for stem, db in stats.stem_peaks.items() if stem != VOCALS]
         levels = {
+            **stats.stem_peaks,
             "input": stats.input_peak,
             VOCALS: stats.stem_peaks.get(VOCALS, -float("inf")),
             MUSIC: max(music, default=-float("inf")),

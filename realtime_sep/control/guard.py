@@ -90,7 +90,14 @@ class Guard:
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "http" and self._knows(_query_token(scope)):
             response = RedirectResponse("/", status_code=303, headers=_HEADERS)
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="lax", max_age=1 << 25)
+            response.set_cookie(
+                COOKIE,
+                self._token,
+                httponly=True,
+                samesite="lax",
+                secure=scope.get("scheme") == "https",
+                max_age=1 << 25,
+            )
             await response(scope, receive, send)
         else:
             await _refuse(

@@ -106,7 +106,7 @@ def start_desk(folder: Path, *arguments: str) -> Running:
     )
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
+    found = re.search(r"https?://\S+", line)
     assert found, (line, log.read_text())
     return Running(process, found.group(), folder / "recordings", log)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from .conftest import Running, level, start_desk, stop_desk
+from .conftest import RATE, Running, level, start_desk, stop_desk
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -147,12 +147,16 @@ def test_keys_and_presets(page: Any, desk: Running) -> None:
     desk.until(lambda state: state["values"]["vocals"] == -11.5)
 
 
-def test_everything_has_a_name_and_can_be_reached(page: Any) -> None:
-    unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, select')]
+def unnamed(page: Any) -> Any:
+    """What can be pressed or moved, and is not called anything."""
+    return page.evaluate("""() => [...document.querySelectorAll('button, input, select')]
         .filter((e) => !e.disabled && !(e.getAttribute('aria-label') || e.textContent.trim()
             || [...(e.labels || [])].some((l) => l.textContent.trim())))
         .map((e) => e.outerHTML)""")
-    assert unnamed == []
+
+
+def test_everything_has_a_name_and_can_be_reached(page: Any) -> None:
+    assert unnamed(page) == []
     seen = set()
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -246,27 +250,94 @@ def test_nothing_is_wider_than_the_screen(
     page.context.close()
 
 
-def test_effects_and_the_key(browser: Any, tmp_path: Path) -> None:
-    made = start_desk(tmp_path, "--model", "identity", "--effect", "gain")
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A desk with a singer, whose voice is a tone, and a monitor."""
+    folder = tmp_path_factory.mktemp("stage")
+    tone = 0.2 * np.sin(2 * np.pi * 700 * np.arange(2 * RATE) / RATE)
+    soundfile.write(folder / "singer.wav", tone.astype(np.float32), RATE)
+    singer = ["--mic", str(folder / "singer.wav"), "--chain", "mic=gain", "--monitor", "null"]
+    made = start_desk(folder, "--model", "identity", *singer)
     try:
-        before = made.until(lambda state: state["running"])
-        page = open_page(browser, made)
-        page.evaluate("document.getElementById('rack').open = true")
-        page.check("#chain input[value=pitch]")
-        state = made.until(lambda state: state["effects"] == ["gain", "pitch"])
-        state = made.until(lambda state: state["running"])
-        assert state["latency"]["frames"] == before["latency"]["frames"] + 4096
-        page.wait_for_selector("[id='turn-pitch.semitones']")
-        page.focus("[id='turn-pitch.semitones']")
-        page.keyboard.press("ArrowUp")
-        page.keyboard.press("ArrowUp")
-        made.until(lambda state: state["values"]["pitch.semitones"] == 2)
-        time.sleep(0.5)
-        files = recorded(page, made, 1.5, "output")
-        audio = files["output"][:, 0] * np.hanning(len(files["output"]))
-        spectrum = np.abs(np.fft.rfft(audio))
-        found = spectrum.argmax() * 44100 / len(audio)
-        assert found == pytest.approx(440 * 2 ** (2 / 12), rel=0.005)
-        page.context.close()
+        made.until(lambda state: state["running"])
+        yield made
     finally:
         stop_desk(made)
+
+
+def heard(page: Any, desk: Running) -> float:
+    """How loud it is, after a while, in dB."""
+    time.sleep(0.4)
+    return level(recorded(page, desk, 0.8, "output")["output"])
+
+
+def turn(page: Any, name: str, value: float) -> None:
+    """Move the slider of a parameter there."""
+    page.evaluate(
+        "([id, value]) => { const s = document.getElementById(id); s.value = value;"
+        " s.dispatchEvent(new Event('input')); }",
+        [f"turn-{name}", value],
+    )
+
+
+def test_the_singer_is_as_loud_as_her_fader_and_effects_say(browser: Any, stage: Running) -> None:
+    page = open_page(browser, stage)
+    page.wait_for_selector("#strip-monitor .meter")
+    for name in ("vocals", "music"):
+        fader(page, name, None)
+    stage.until(lambda state: state["values"]["music"] is None)
+    whole = heard(page, stage)
+    assert whole == pytest.approx(20 * np.log10(0.2 / np.sqrt(2)), abs=1.5), "nobody else"
+    fader(page, "mic", -12)
+    assert heard(page, stage) - whole == pytest.approx(-12, abs=0.15)
+    fader(page, "mic", 0)
+    turn(page, "mic.gain.db", -9)
+    assert heard(page, stage) - whole == pytest.approx(-9, abs=0.15)
+    page.click("#slot-mic-gain-on")
+    stage.until(lambda state: state["chains"]["mic"][0]["bypassed"])
+    page.wait_for_selector("#slot-mic-gain-on[aria-pressed=false]")
+    assert heard(page, stage) - whole == pytest.approx(0, abs=0.15)
+    page.keyboard.press("i")
+    page.wait_for_selector("#strip-mic .mute[aria-pressed=true]")
+    assert heard(page, stage) < -90
+    turn(page, "monitor.dry", -3)
+    state = stage.until(lambda state: state["values"]["monitor.dry"] == -3)
+    assert page.inner_text("#mic-latency") == f"{state['microphone']['ms']:.1f} ms"
+    assert page.mistakes == []
+    page.context.close()
+
+
+def test_a_chain_is_made_on_the_page(browser: Any, stage: Running) -> None:
+    """Added to, moved, and taken from; two pages agree; the key changes."""
+    page, other = open_page(browser, stage), open_page(browser, stage, width=390, height=844)
+    stage.command(type="set", values={"vocals": 0, "music": 0, "mic": None})
+    before = stage.state()["latency"]["frames"]
+    page.click("[data-place=mix]")
+    other.click("[data-place=mix]")
+    for effect in ("gain", "pitch"):
+        page.select_option("#effect", effect)
+        page.click("#add button")
+        page.wait_for_selector(f"#slot-mix-{effect}-on")
+    assert stage.state()["latency"]["frames"] == before + 4096
+    page.focus("[id='turn-pitch.semitones']")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    stage.until(lambda state: state["values"]["pitch.semitones"] == 2)
+    other.wait_for_function("document.getElementById('turn-pitch.semitones')?.value === '2'")
+    time.sleep(0.5)
+    audio = recorded(page, stage, 1.5, "output")["output"][:, 0]
+    found = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))).argmax() * RATE / len(audio)
+    assert found == pytest.approx(440 * 2 ** (2 / 12), rel=0.005)
+    page.focus("#slot-mix-pitch-earlier")
+    page.keyboard.press("Enter")
+    stage.until(lambda state: state["effects"] == ["pitch", "gain"])
+    other.wait_for_selector("li[aria-label='pitch, 1 of 2']")
+    assert other.evaluate("document.documentElement.scrollWidth") <= 390
+    assert unnamed(other) == []
+    page.click("#slot-mix-pitch-remove")
+    page.click("#slot-mix-gain-remove")
+    stage.until(lambda state: state["effects"] == [])
+    other.wait_for_function("!document.querySelector('#chain li')")
+    assert (page.mistakes, other.mistakes) == ([], [])
+    page.context.close()
+    other.context.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +19,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from realtime_sep.cli.desk import _tls
 from realtime_sep.control import guard, server
+from realtime_sep.errors import UsageError
 from realtime_sep.native import Watch
 
 from .conftest import RATE, Running, level, start_desk, stop_desk
@@ -357,6 +363,54 @@ def test_beyond_loopback_a_token_is_wanted(tmp_path: Any) -> None:
             receive(socket, "hello")
         stored = list(tmp_path.rglob("token"))
         assert [path.read_text().strip() for path in stored] == [secret]
+    finally:
+        stop_desk(made)
+
+
+def test_https(tmp_path: Any) -> None:
+    openssl = shutil.which("openssl") or pytest.skip("needs openssl")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *(
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=desk",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+            ),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    for wrong, why in (
+        ((cert, None), "go together"),
+        ((cert, tmp_path / "none.pem"), "none.pem: no such file"),
+        ((cert, cert), "no PEM certificate with the key"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            _tls(*wrong)
+    listen = ["--listen", "0.0.0.0", "--tls-cert", str(cert), "--tls-key", str(key)]
+    made = start_desk(tmp_path, "--model", "identity", *listen)
+    try:
+        assert made.address.startswith("https://")
+        port, secret = urlsplit(made.address).port, made.address.split("?token=")[1]
+        trust = ssl.create_default_context(cafile=str(cert))
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=trust)
+        connection.request("GET", f"/?token={secret}")
+        cookie = connection.getresponse().headers["Set-Cookie"]
+        assert "; Secure" in cookie
+        cookie = cookie.split(";")[0]
+        socket = f"wss://127.0.0.1:{port}/ws"
+        page = {"Cookie": cookie, "Origin": f"https://127.0.0.1:{port}"}
+        with websockets.connect(socket, ssl=trust, additional_headers=page) as wire:
+            receive(wire, "hello")
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(dataclasses.replace(made, address=f"http://127.0.0.1:{port}/"))
     finally:
         stop_desk(made)
 

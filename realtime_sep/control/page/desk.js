@@ -6,6 +6,7 @@ const OFF_BELOW = -42; // a fader's lowest step below this is silence
 const FLOOR = -60; // the meters' lower end, dBFS
 const COLUMNS = 600; // of the spectrogram
 const HOLD = 1200; // ms for which a meter's peak stays
+const MAIN = 6; // parameters of an effect that are seen at once
 const OURS = 400; // ms after our own move in which others' values do not pull a fader away
 const $ = (id) => document.getElementById(id);
 
@@ -74,7 +75,7 @@ function onHello(message) {
     model.quality == null ? "" : `${model.quality.toFixed(1)} dB`,
   ].filter(Boolean).join(" · ")]));
   fillDevices();
-  checks($("chain"), message.effects, [], chain);
+  options($("effect"), message.effects.map((name) => [name, name]));
   if (message.preset_trouble) trouble(message.preset_trouble);
 }
 
@@ -100,6 +101,7 @@ function onState(message) {
   if (names.join() !== [...strips.keys()].join()) buildStrips(names);
   showFaders();
   showButton($("bypass"), state.values.bypass);
+  showEars();
   showRack();
   const wet = Math.round(100 * state.values.wet);
   if (!ours("wet")) $("wet").value = wet;
@@ -112,6 +114,11 @@ function onState(message) {
   $("latency").textContent = state.latency ? `${state.latency.ms.toFixed(1)} ms` : "–";
   $("latency").title = state.latency && state.latency.device_ms
     ? `and ${state.latency.device_ms.toFixed(1)} ms in the device` : "";
+  $("mic-figure").hidden = !state.microphone;
+  if (state.microphone) {
+    $("mic-latency").textContent = `${state.microphone.ms.toFixed(1)} ms`;
+    $("mic-figure").title = `${state.microphone.device}: and ${state.microphone.device_ms.toFixed(1)} ms in devices`;
+  }
   trouble(state.running ? (hello && hello.preset_trouble) || "" : problem(state.trouble));
   if (hello && (!before || before.input !== state.input || before.output !== state.output)) fillDevices();
   if (!before || before.buses.join() !== state.buses.join()) buildBuses();
@@ -121,12 +128,26 @@ function onState(message) {
     item.textContent = `${new Date(1000 * notice.time).toLocaleTimeString()}  ${notice.text}`;
     return item;
   }));
+  const newest = state.notices.at(-1);
+  if (newest && newest.time > told) tell(newest.text);
+  told = Math.max(told, newest?.time ?? 0);
+}
+
+// What has just been said is seen for a while, wherever one looks.
+let told = Date.now() / 1000 - 30, hush = 0;
+
+function tell(text) {
+  $("news").textContent = text;
+  $("news").hidden = false;
+  clearTimeout(hush);
+  hush = setTimeout(() => { $("news").hidden = true; }, 8000);
 }
 
 let later = 0;
 
 function showFaders() {
   for (const strip of strips.values()) strip.show?.();
+  for (const turn of turns.values()) turn.show();
   clearTimeout(later);
   if ([...touched.keys()].some(ours)) later = setTimeout(showFaders, OURS);
 }
@@ -144,12 +165,13 @@ function onError(message) {
   const item = document.createElement("li");
   item.textContent = message.message;
   $("notices").prepend(item);
-  $("more").open = true;
+  tell(message.message);
 }
 
 function onMeters(message) {
   const levels = message.levels || {};
   for (const [name, strip] of strips) strip.level(levels[name] ?? null);
+  for (const [name, { there }] of Object.entries(message.beside || {})) strips.get(name)?.there(there);
   if (message.load === undefined) return;
   $("load").textContent = `${(100 * message.load).toFixed(0)} %`;
   figure($("late"), message.late);
@@ -182,25 +204,31 @@ function showButton(button, on) {
 
 // ---- strips
 
+function parameter(name) {
+  return state.parameters.find((p) => p.name === name);
+}
+
 function stripNames() {
-  const own = state.parameters.filter((p) => p.kind === "level" && p.name !== "master").map((p) => p.name);
   // With two stems the other one is the music.
-  const shown = state.stems.length <= 2 ? own.filter((n) => n === "vocals" || n === "music") : own;
-  return ["input", ...shown, "master", "output"];
+  const stems = state.stems.length <= 2 ? [] : state.stems.filter((n) => n !== "vocals");
+  const beside = (name) => (parameter(name) ? [name] : []);
+  return ["input", "vocals", "music", ...stems, ...beside("mic"), "master", "output", ...beside("monitor")];
 }
 
 function buildStrips(names) {
   strips = new Map(names.map((name) => [name, makeStrip(name)]));
   $("strips").replaceChildren(...[...strips.values()].map((strip) => strip.element));
+  $("strips").classList.toggle("many", names.length > 5);
 }
 
 function makeStrip(name) {
   const element = $("strip").content.firstElementChild.cloneNode(true);
-  const parameter = state.parameters.find((p) => p.name === name);
-  const label = parameter ? parameter.label : name === "input" ? "Input" : "Output";
-  element.dataset.name = parameter && !["vocals", "music", "master"].includes(name) ? "stem" : name;
+  const described = parameter(name);
+  const label = described ? described.label : name === "input" ? "Input" : "Output";
+  element.dataset.name = state.stems.includes(name) && name !== "vocals" ? "stem" : name;
   element.id = `strip-${name}`;
-  element.querySelector("h2").textContent = label;
+  const title = name === "mic" ? "Mic" : label;
+  element.querySelector("h2").textContent = title;
   const text = element.querySelector(".level");
   const meter = element.querySelector(".meter");
   const bar = meter.querySelector("i");
@@ -216,20 +244,25 @@ function makeStrip(name) {
       said = now;
       meter.setAttribute("aria-valuenow", value.toFixed(0));
       meter.setAttribute("aria-valuetext", db == null ? "silence" : `${db.toFixed(0)} dB`);
-      if (!parameter) showLevel(text, db == null ? null : held, 0);
+      if (!described) showLevel(text, db == null ? null : held, 0);
     }
   };
   const fader = element.querySelector(".fader");
-  if (!parameter) {
+  if (!described) {
     element.classList.add("fixed");
     fader.remove();
     element.querySelector(".scale").remove();
     element.querySelectorAll("button").forEach((button) => { button.disabled = true; });
     return { element, level };
   }
-  if (name === "master") {
-    meter.remove();
-    element.querySelector(".toggles").style.visibility = "hidden";
+  if (name === "master") meter.remove();
+  const has = ["mute", "solo"].filter((kind) => parameter(`${name}.${kind}`));
+  for (const kind of ["mute", "solo"]) {
+    if (has.includes(kind) || !has.length) continue;
+    element.querySelector(`.${kind}`).remove();
+  }
+  if (!has.length) {
+    element.querySelector(".toggles").classList.add("none");
     element.querySelectorAll("button").forEach((button) => { button.disabled = true; });
   }
   fader.id = `fader-${name}`;
@@ -249,7 +282,7 @@ function makeStrip(name) {
   };
   fader.oninput = () => { set(name, position()); tell(position()); };
   fader.ondblclick = () => { fader.value = 0; fader.oninput(); };
-  const toggles = ["mute", "solo"].map((kind) => {
+  const toggles = has.map((kind) => {
     const button = element.querySelector(`.${kind}`);
     button.setAttribute("aria-label", `${label}: ${kind}`);
     button.onclick = () => set(`${name}.${kind}`, state.values[`${name}.${kind}`] ? 0 : 1);
@@ -263,7 +296,12 @@ function makeStrip(name) {
     }
     for (const [kind, button] of toggles) showButton(button, state.values[`${name}.${kind}`]);
   };
-  return { element, level: name === "master" ? () => {} : level, show, fader };
+  const there = (yes) => {
+    if (element.classList.contains("away") !== yes) return;
+    element.classList.toggle("away", !yes);
+    element.querySelector("h2").textContent = yes ? title : `${title}: away`;
+  };
+  return { element, level: name === "master" ? () => {} : level, show, fader, there };
 }
 
 function showLevel(element, db, digits) {
@@ -277,7 +315,174 @@ function showLevel(element, db, digits) {
   element.prepend(digits && db > 0 ? `+${text}` : text);
 }
 
-// ---- effects
+// ---- what else can be turned: a line each
+
+let turns = new Map();
+
+function makeTurn(p, text, label = text) {
+  const line = document.createElement("label"), name = document.createElement("span");
+  const value = document.createElement("output");
+  let hand = document.createElement(p.choices?.length ? "select" : "input");
+  hand.id = `turn-${p.name}`;
+  hand.setAttribute("aria-label", label);
+  line.className = "line turn";
+  line.htmlFor = value.htmlFor = hand.id;
+  name.textContent = text;
+  line.append(name, hand, value);
+  let read, place;
+  if (p.choices?.length) {
+    options(hand, p.choices.map(([title, number]) => [number, title]));
+    [read, place] = [() => Number(hand.value), (number) => { hand.value = number; }];
+  } else if (p.kind === "switch") {
+    hand.type = "checkbox";
+    [read, place] = [() => Number(hand.checked), (number) => { hand.checked = number; }];
+  } else if (p.kind === "level") {
+    Object.assign(hand, { type: "range", min: OFF_BELOW - 0.5, max: p.maximum, step: 0.5 });
+    read = () => (Number(hand.value) < OFF_BELOW ? null : Number(hand.value));
+    place = (number) => { hand.value = number ?? OFF_BELOW - 0.5; };
+  } else if (p.log && p.minimum > 0) {
+    Object.assign(hand, { type: "range", min: 0, max: 1, step: 0.005 });
+    const ratio = p.maximum / p.minimum;
+    read = () => Math.min(p.minimum * ratio ** hand.value, p.maximum);
+    place = (number) => { hand.value = Math.log(number / p.minimum) / Math.log(ratio); };
+  } else {
+    const fine = 10 ** Math.floor(Math.log10((p.maximum - p.minimum) / 100));
+    const step = p.step || (p.name.endsWith("semitones") ? 1 : fine);
+    Object.assign(hand, { type: "range", min: p.minimum, max: p.maximum, step });
+    [read, place] = [() => Number(hand.value), (number) => { hand.value = number; }];
+  }
+  const say = (number) => {
+    if (hand.type !== "range") return;
+    const said = number == null ? "off" : `${+number.toPrecision(3)} ${p.unit}`.replace("-", "−").trim();
+    value.textContent = said;
+    hand.setAttribute("aria-valuetext", said);
+    hand.title = `${p.kind === "level" ? "off" : p.minimum} … ${p.maximum} ${p.unit}`.trim();
+  };
+  hand.oninput = () => { set(p.name, read()); say(read()); };
+  const show = () => {
+    const number = state.values[p.name];
+    if (ours(p.name) || number === undefined) return;
+    place(number);
+    say(number);
+  };
+  turns.set(p.name, { show });
+  return line;
+}
+
+// ---- the monitor: what the ear hears
+
+function showEars() {
+  const names = ["vocals", "music", "mic", "dry"].map((name) => `monitor.${name}`).filter(parameter);
+  $("ears").hidden = !names.length;
+  if (names.join() !== ($("ears").dataset.names ?? "")) {
+    $("ears").dataset.names = names.join();
+    $("ears").replaceChildren($("ears").firstElementChild, ...names.map((name) => {
+      const p = parameter(name), text = p.label.split(": ").pop();
+      return makeTurn(p, text[0].toUpperCase() + text.slice(1), p.label);
+    }));
+  }
+}
+
+// ---- chains of effects
+
+function placeName(name) {
+  if (state.stems.length <= 2 && state.stems.includes(name) && name !== "vocals") return "Music";
+  return name === "mic" ? "Microphone" : name[0].toUpperCase() + name.slice(1);
+}
+
+let place = null, built = "";
+
+function showRack() {
+  const known = Object.keys(state.chains);
+  const order = [...["mic", "mix"].filter((name) => known.includes(name)), ...known.filter((n) => n !== "mic" && n !== "mix")];
+  if (place === null && order.some((name) => state.chains[name].length)) $("rack").open = true;
+  if (!order.includes(place)) place = order.find((name) => state.chains[name].length) ?? (order.length ? "mix" : null);
+  if (order.join() !== ($("places").dataset.names ?? "")) {
+    $("places").dataset.names = order.join();
+    $("places").replaceChildren(...order.map((name) => {
+      const button = document.createElement("button");
+      button.dataset.place = name;
+      button.onclick = () => { place = name; showRack(); };
+      return button;
+    }));
+  }
+  for (const button of $("places").children) {
+    const name = button.dataset.place, count = state.chains[name].length;
+    button.textContent = placeName(name) + (count ? ` ${count}` : "");
+    showButton(button, name === place);
+  }
+  const slots = state.chains[place] ?? [];
+  const wanted = JSON.stringify([place, slots, Boolean(state.running)]);
+  if (wanted !== built) {
+    built = wanted;
+    const focus = document.activeElement;
+    const within = $("chain").contains(focus) && focus.id;
+    $("chain").setAttribute("aria-label", `Effects: ${placeName(place)}`);
+    $("chain").replaceChildren(...gain(), ...slots.map(makeSlot));
+    if (within) ($(within) ?? $("effect")).focus();
+  }
+  for (const turn of turns.values()) turn.show();
+  $("midi").hidden = !state.midi;
+  if (state.midi && $("midi-name").length !== state.parameters.length) {
+    options($("midi-name"), state.parameters.map((p) => [p.name, p.label]));
+  }
+}
+
+function gain() {
+  const p = place === "mic" && parameter("mic.gain");
+  if (!p) return [];
+  const item = document.createElement("li");
+  item.className = "slot";
+  item.append(makeTurn(p, "Gain", "Microphone: gain before the effects"));
+  return [item];
+}
+
+function makeSlot(slot, at, slots) {
+  const item = $("slot").content.firstElementChild.cloneNode(true);
+  item.setAttribute("aria-label", `${slot.name}, ${at + 1} of ${slots.length}`);
+  const change = (kind, label, enabled, fields) => {
+    const button = item.querySelector(`.${kind}`), here = place;
+    button.id = `slot-${place}-${slot.name}-${kind}`;
+    button.setAttribute("aria-label", `${slot.name}: ${label}`);
+    button.title = label;
+    button.disabled = !enabled;
+    button.onclick = () => send({ type: "chain", place: here, name: slot.name, ...fields });
+    return button;
+  };
+  const on = change("on", "on", !slot.failed, { do: "bypass", on: !slot.bypassed });
+  on.textContent = slot.name;
+  showButton(on, !slot.bypassed && !slot.failed);
+  change("earlier", "earlier", at > 0, { do: "move", at: at - 1 });
+  change("later", "later", at < slots.length - 1, { do: "move", at: at + 1 });
+  change("remove", "remove", true, { do: "remove" });
+  const late = slot.latency / (state.samplerate || 1) * 1000;
+  item.querySelector("small").textContent = slot.bypassed ? "bypassed" : late ? `${late.toFixed(1)} ms` : "";
+  const failed = item.querySelector(".failed");
+  failed.hidden = !slot.failed;
+  failed.textContent = slot.failed ? `taken out: ${slot.failed}` : "";
+  const lines = slot.parameters.filter(parameter).map((name) => {
+    const p = parameter(name), own = name.split(".").pop();
+    const text = p.label.includes(": ") ? p.label.split(": ").pop() : p.label;
+    // Alone, "Gate" may be its threshold; within the gate that is not said.
+    const same = text.toLowerCase().replace(/\W/g, "") === slot.effect.split(":")[0].toLowerCase();
+    return makeTurn(p, same ? own : text, `${slot.name}: ${same ? own : text}`);
+  });
+  item.append(...lines.slice(0, MAIN));
+  if (lines.length > MAIN) {
+    const rest = document.createElement("details"), summary = document.createElement("summary");
+    summary.textContent = `${lines.length - MAIN} more`;
+    rest.append(summary, ...lines.slice(MAIN));
+    item.append(rest);
+  }
+  return item;
+}
+
+$("add").onsubmit = (event) => {
+  event.preventDefault();
+  if (place) send({ type: "chain", do: "add", place, text: $("effect").value });
+};
+
+// ---- recording
 
 function checks(fieldset, names, on, change) {
   fieldset.replaceChildren(fieldset.firstElementChild, ...names.map((name) => {
@@ -292,48 +497,6 @@ function checks(fieldset, names, on, change) {
   }));
 }
 
-function checked(fieldset) {
-  return [...fieldset.querySelectorAll("input:checked")].map((box) => box.value);
-}
-
-// Effects keep the order in which they were chosen.
-function chain() {
-  const wanted = checked($("chain")), kept = state.effects.filter((name) => wanted.includes(name));
-  send({ type: "effects", names: [...kept, ...wanted.filter((name) => !kept.includes(name))] });
-}
-
-function showRack() {
-  for (const box of $("chain").querySelectorAll("input")) box.checked = state.effects.includes(box.value);
-  $("midi").hidden = !state.midi;
-  const every = state.parameters.map((p) => [p.name, p.label]);
-  if (state.midi && $("midi-name").length !== every.length) options($("midi-name"), every);
-  const turns = state.parameters.filter((p) => p.kind === "number" && p.name.includes("."));
-  const names = turns.map((p) => p.name).join();
-  if (names !== $("turns").dataset.names) {
-    $("turns").dataset.names = names;
-    $("turns").replaceChildren(...turns.map((p) => {
-      const line = document.createElement("label"), label = document.createElement("span");
-      const slider = document.createElement("input"), value = document.createElement("output");
-      line.className = "line";
-      label.textContent = p.label;
-      Object.assign(slider, { id: `turn-${p.name}`, type: "range", min: p.minimum, max: p.maximum });
-      slider.step = p.name.endsWith("semitones") ? 1 : "any";
-      slider.oninput = () => { set(p.name, Number(slider.value)); slider.show(Number(slider.value)); };
-      slider.show = (number) => { value.textContent = `${+number.toPrecision(3)} ${p.unit}`.replace("-", "−"); };
-      line.append(label, slider, value);
-      return line;
-    }));
-  }
-  for (const p of turns) {
-    const slider = $(`turn-${p.name}`);
-    if (ours(p.name)) continue;
-    slider.value = state.values[p.name];
-    slider.show(state.values[p.name]);
-  }
-}
-
-// ---- recording
-
 function buildBuses() {
   checks($("buses"), state.buses, ["output"], () => {
     if (!state.recording) $("recorded").textContent = chosenBuses().join(", ");
@@ -341,7 +504,7 @@ function buildBuses() {
 }
 
 function chosenBuses() {
-  return checked($("buses"));
+  return [...$("buses").querySelectorAll("input:checked")].map((box) => box.value);
 }
 
 function record() {
@@ -408,6 +571,8 @@ document.addEventListener("keydown", (event) => {
   const act = {
     v: () => nudge("vocals", -2), V: () => nudge("vocals", 2),
     m: () => nudge("music", -2), M: () => nudge("music", 2),
+    k: () => nudge("mic", -2), K: () => nudge("mic", 2),
+    i: () => document.querySelector("#strip-mic .mute")?.click(),
     b: () => $("bypass").click(), r: record,
   }[event.key];
   const preset = /^[1-9]$/.test(event.key) ? $("presets").children[event.key - 1] : null;
