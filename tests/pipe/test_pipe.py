@@ -37,6 +37,19 @@ def wav(audio: Float32, samplerate: int = 44100, subtype: str = "FLOAT") -> byte
     return file.getvalue()
 
 
+@pytest.fixture
+def six(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An installed separator of six stems: vocals are half of the mix, drums a quarter."""
+    info = tmp_path / "bands-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bands\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[realtime_sep.separators]\nsix = tests.stems.bands:six\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "six"
+
+
 # --- what comes out ------------------------------------------------------------------------------
 
 
@@ -63,6 +76,29 @@ def test_faders(pipe: Pipe) -> None:
     np.testing.assert_allclose(
         samples(done.stdout), stems["vocals"] * 10 ** (-6 / 20), rtol=1e-5, atol=1e-7
     )
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ((), 0.5),
+        (("--stem", "drums=off"), 0.75),
+        (("--vocals", "off", "--stem", "drums=off"), 0.25),
+        (("--music", "off", "--stem", "piano=0"), 0.5 + 0.03125),
+    ],
+)
+def test_any_stems_are_mixed(
+    pipe: Pipe, six: str, levels: tuple[str, ...], expected: float
+) -> None:
+    audio = song(0.1)
+    done = pipe(*RAW, "--model", six, *levels, audio=audio.tobytes())
+    np.testing.assert_allclose(samples(done.stdout), expected * audio, atol=1e-6)
+
+
+def test_a_stem_that_there_is_none_of(pipe: Pipe, six: str) -> None:
+    done = pipe(*RAW, "--model", six, "--stem", "pianoo=0")
+    assert done.returncode == 2
+    assert b"did you mean 'piano'" in done.stderr
 
 
 def test_stems_stand_side_by_side(pipe: Pipe) -> None:

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 from realtime_sep import NullSpec, StreamConfig, open_stream
-from realtime_sep.cli.pipe import _mixer
 from realtime_sep.engine import Engine
 from realtime_sep.errors import UsageError
 from realtime_sep.evaluate import metrics, run
@@ -134,21 +133,6 @@ def test_files_of_stems_and_mixes(tmp_path: Path) -> None:
     np.testing.assert_allclose(made, (0.75 + 0.125 * (10**0.3 - 1)) * mix, atol=1e-6)
     with pytest.raises(UsageError, match="unknown stem 'drum'"):
         written(levels={"drum": 0.0})
-
-
-def test_a_pipe_mixes_them() -> None:
-    separator = Bands(samplerate=RATE, channels=2, stems=6)
-    stems = np.stack([share * noise(100) for share in shares(6)])
-    for vocals, music, levels, expected in (
-        (None, None, {}, 0.5),
-        (None, None, {"drums": -math.inf}, 0.75),
-        (-math.inf, None, {"drums": -math.inf}, 0.25),
-        (None, -math.inf, {"piano": 0.0}, 0.5 + shares(6)[5]),
-    ):
-        mixed = _mixer(separator, vocals, music, levels)(stems)
-        np.testing.assert_allclose(mixed, expected * noise(100), atol=1e-6)
-    with pytest.raises(UsageError, match="did you mean 'piano'"):
-        _mixer(separator, None, None, {"pianoo": 0.0})
 
 
 def write_song(folder: Path, names: tuple[str, ...]) -> dict[str, Float32]:
