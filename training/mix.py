@@ -39,6 +39,7 @@ MODES = {"song": 0.58, "mix": 0.16, "instrumental": 0.2, "voice": 0.05, "silence
 MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.92, 1.09)
 # A quarter of the mixtures sound as the network hears 48 kHz: slower, lower, nothing above 20 kHz.
 SLOW, SLOW_SHARE = 44_100 / 48_000, 0.25
+TRIES, SOUNDING = 6, 0.06  # draws until the voice is above this power against the music's
 SONGS = ("song", "teacher")  # kinds whose voices and music belong together
 POOL, FRESH = 60, 0.45  # stems kept; share of those prepared anew
 CANDIDATES, IN_KEY = 8, 0.7  # voices of which the one in key is taken; share of such mixtures
@@ -297,12 +298,15 @@ class Mixer:
     def _song(self) -> tuple[Audio, Audio]:
         """A stretch of a song, the voice with its own music, in the levels of the song."""
         kind = self._kind({f"{kind}_vocals": VOICES[f"{kind}_vocals"] for kind in SONGS})
-        members = self._group(kind)
-        clip = members[int(self.rng.integers(len(members)))]
-        music = self.songs[kind.removesuffix("vocals"), clip.title]
         frames, ratio = self._stretch(self.samples, MUSIC_RATIOS)
-        start = int(self.rng.integers(max(1, clip.frames - frames + 1)))
-        both = np.hstack([read(self.folder, part, start, frames) for part in (clip, music)])
+        for _ in range(TRIES):
+            members = self._group(kind)
+            clip = members[int(self.rng.integers(len(members)))]
+            music = self.songs[kind.removesuffix("vocals"), clip.title]
+            start = int(self.rng.integers(max(1, clip.frames - frames + 1)))
+            both = np.hstack([read(self.folder, part, start, frames) for part in (clip, music)])
+            if np.square(both[:, :2]).sum() > SOUNDING * np.square(both[:, 2:]).sum():
+                break
         if self.rng.random() < 0.5:
             both = equalise(self.rng, both)
         both = self._fit(both, ratio) / (level_of(both[:, 2:]) + 1e-5)
