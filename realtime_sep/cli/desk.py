@@ -147,7 +147,8 @@ def desk(
     memory = Memory()
     device = Choice(input, output).device
     last_model, values = memory.recall(device)
-    chains = common.chains(chain, {} if chosen is None else chosen.chains)
+    there = {"microphone": mic is not None, "monitor": monitor is not None}
+    chains = common.chains(chain, {} if chosen is None else chosen.chains_for(**there))
     if effects:
         chains["mix"] = "|".join([*effects, *filter(None, [chains.get("mix")])])
     if chosen is not None:

@@ -141,7 +141,7 @@ def live(
 
         chosen = find(preset)
         model, values = model or chosen.model, dict(chosen.values)
-        preset_chains = chosen.chains
+        preset_chains = chosen.chains_for(microphone=mic is not None, monitor=monitor is not None)
     if vocals is None:
         unasked = music is None and not by_stem and preset is None
         vocals = values.get("vocals", -math.inf if unasked else 0.0)

@@ -389,8 +389,8 @@ class Desk:
         with self._lock:
             self._set({k: v for k, v in preset.values.items() if k in self._settings.parameters})
             self._preset = name
-        if preset.chains:
-            self._set_chains(preset.chains)
+        if chains := {k: v for k, v in preset.chains.items() if k in self._chains}:
+            self._set_chains(chains)
         if preset.model is not None:
             self._switch(preset.model)
         self._remember()

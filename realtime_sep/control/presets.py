@@ -14,7 +14,7 @@ import platformdirs
 
 from realtime_sep.effects.syntax import parse_chain
 from realtime_sep.errors import UsageError, unknown
-from realtime_sep.parameters import parameters
+from realtime_sep.parameters import MICROPHONE, MONITOR, parameters
 
 #: Stems whose faders a preset may name beside vocals and music; a stream need not have them.
 _STEMS = ("accompaniment", "drums", "bass", "other", "piano", "guitar")
@@ -36,6 +36,11 @@ class Preset:
     values: Mapping[str, float]
     model: str | None = None
     chains: Mapping[str, str] = field(default_factory=dict)
+
+    def chains_for(self, *, microphone: bool, monitor: bool) -> dict[str, str]:
+        """`chains`, but for those of a microphone or a monitor that is not there."""
+        there = {MICROPHONE: microphone, MONITOR: monitor}
+        return {place: text for place, text in self.chains.items() if there.get(place, True)}
 
 
 def own_file() -> Path:

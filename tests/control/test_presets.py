@@ -32,13 +32,15 @@ def test_the_users_own_win(tmp_path: Path) -> None:
     own = tmp_path / "presets.toml"
     own.write_text(
         '[practice]\ntitle = "Choir"\nvocals = -3.5\nmodel = "unet"\n'
-        '[practice.chains]\nmix = "compressor|reverb:mix=0.2"\n'
+        '[practice.chains]\nmix = "compressor|reverb:mix=0.2"\nmic = "gate"\n'
         "[band]\ndrums = 'off'\nvocals.mute = true\n\"music.solo\" = 1\n"
     )
     known = presets(own)
     assert (known["practice"].title, known["practice"].model) == ("Choir", "unet")
     assert known["practice"].values == {"vocals": -3.5}
-    assert known["practice"].chains == {"mix": "compressor|reverb:mix=0.2"}
+    assert known["practice"].chains == {"mix": "compressor|reverb:mix=0.2", "mic": "gate"}
+    alone = known["practice"].chains_for(microphone=False, monitor=True)
+    assert alone == {"mix": "compressor|reverb:mix=0.2"}
     assert known["band"].values == {"drums": -math.inf, "vocals.mute": 1, "music.solo": 1}
     assert list(known)[-1] == "band"
     assert len(known) == 6

@@ -289,8 +289,14 @@ def test_chains_by_script(running: Running) -> None:
             assert message in chain(**wrong)["message"]
         chain(do="remove", name="gain")
         until(["compressor"])
-        chain(do="set", text="")
         chain(do="set", place="vocals", text="")
+        own = running.recordings.parent / "realtime-sep" / "presets.toml"
+        own.parent.mkdir(exist_ok=True)
+        own.write_text('[duo]\nmic = -3\nchains = { mix = "gate", mic = "reverb" }')
+        assert ask(socket, {"type": "preset", "name": "duo"})["type"] == "ok", "but for the mic"
+        own.unlink()
+        until(["gate"])
+        chain(do="set", text="")
         until([], "vocals")
 
 
