@@ -53,7 +53,7 @@ struct rs_link {
     char model[128];   /* from the environment */
     char command[512]; /* the program */
     char directory[100];
-    char told[300]; /* the last complaint: nothing is said twice */
+    char told[640]; /* the last complaint, the command and 100 more: nothing is said twice */
 
     pthread_t thread;
     int nudge; /* eventfd: the thread is to look */
