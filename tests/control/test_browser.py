@@ -289,9 +289,11 @@ def test_the_singer_is_as_loud_as_her_fader_and_effects_say(browser: Any, stage:
     whole = heard(page, stage)
     assert whole == pytest.approx(20 * np.log10(0.2 / np.sqrt(2)), abs=1.5), "nobody else"
     fader(page, "mic", -12)
+    stage.until(lambda state: state["values"]["mic"] == -12)
     assert heard(page, stage) - whole == pytest.approx(-12, abs=0.15)
     fader(page, "mic", 0)
     turn(page, "mic.gain.db", -9)
+    stage.until(lambda state: (state["values"]["mic"], state["values"]["mic.gain.db"]) == (0, -9))
     assert heard(page, stage) - whole == pytest.approx(-9, abs=0.15)
     page.click("#slot-mic-gain-on")
     stage.until(lambda state: state["chains"]["mic"][0]["bypassed"])
@@ -299,10 +301,14 @@ def test_the_singer_is_as_loud_as_her_fader_and_effects_say(browser: Any, stage:
     assert heard(page, stage) - whole == pytest.approx(0, abs=0.15)
     page.keyboard.press("i")
     page.wait_for_selector("#strip-mic .mute[aria-pressed=true]")
+    assert stage.state()["values"]["mic.mute"] == 1
     assert heard(page, stage) < -90
     turn(page, "monitor.dry", -3)
     state = stage.until(lambda state: state["values"]["monitor.dry"] == -3)
     assert page.inner_text("#mic-latency") == f"{state['microphone']['ms']:.1f} ms"
+    away = """() => { onMeters({beside: {mic: {there: false}}});
+        return document.querySelector('#strip-mic.away h2').textContent; }"""
+    assert page.evaluate(away) == "Mic: away"
     assert page.mistakes == []
     page.context.close()
 

@@ -432,7 +432,7 @@ function gain() {
   const p = place === "mic" && parameter("mic.gain");
   if (!p) return [];
   const item = document.createElement("li");
-  item.className = "slot";
+  item.className = "slot first";
   item.append(makeTurn(p, "Gain", "Microphone: gain before the effects"));
   return [item];
 }
