@@ -206,8 +206,7 @@ def test_it_ends_with_its_effect_and_with_whoever_made_it(plugins: Path, fault: 
     assert gone(int(told.stdout))
 
 
-def test_it_imports_little_and_gpl_code_only_there(fault: Isolated) -> None:
+def test_it_imports_little(fault: Isolated) -> None:
     modules = set(fault._helper.call("builtins:eval", "[*__import__('sys').modules]"))
     assert "realtime_sep.effects.ladspa" in modules
     assert not modules & {"numba", "pedalboard", "sounddevice", "realtime_sep.engine"}
-    assert "pedalboard" not in sys.modules
