@@ -73,6 +73,10 @@ class Bench:
         self._effect = effect
         return self._parameters
 
+    def rest(self) -> None:
+        """Touch the rings no more: they are about to be laid out anew."""
+        self._rings = None
+
     def prepare(
         self,
         samplerate: int,
@@ -82,7 +86,6 @@ class Bench:
         places: list[tuple[int, ...]],
     ) -> int:
         """The latency, with these values of the parameters."""
-        self._rings = None
         self._turn(np.array(values))
         self._effect.prepare(samplerate, channels, max_frames)
         self._latency = int(self._effect.latency)

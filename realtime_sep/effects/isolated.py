@@ -225,6 +225,8 @@ class Isolated:
             UsageError: the effect cannot be used.
         """
         frames = max(round(_RINGS * samplerate), 4 * max_frames)
+        if self._audio is not None:
+            self._helper.ask("rest")  # it may be at work still, on the block of its latency
         # One order for a block, however short blocks come.
         places = layout(channels, order_width(len(self.parameters)), frames, 4096)
         os.ftruncate(self._helper.memory, places[-1][-1])

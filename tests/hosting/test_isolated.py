@@ -78,6 +78,27 @@ def test_latency_is_the_plugins_and_a_block(fault: Isolated) -> None:
         np.testing.assert_array_equal(run(fault, audio, (block, 3))[late:], audio[:-late])
 
 
+class Slow:
+    """Does nothing, and takes its time."""
+
+    parameters, latency = (), 0
+
+    def prepare(self, *_: int) -> None: ...
+
+    def process(self, block: Float32) -> None:
+        time.sleep(0.02)
+
+
+def test_it_is_prepared_anew_while_it_works() -> None:
+    effect = Isolated(Helper(), f"{__name__}:Slow")
+    for channels in (2, 2, 1):
+        effect.prepare(RATE, channels, BLOCK)
+        audio = noise(2 * BLOCK, channels)
+        made = run(effect, audio, (BLOCK // 4,))  # and a block is under way
+        np.testing.assert_array_equal(made[BLOCK:], audio[:-BLOCK])
+    effect.close()
+
+
 def test_denormals_are_nothing_there(fault: Isolated) -> None:
     fault.set("mode", DENORMAL)
     fault.prepare(RATE, 2, BLOCK)
