@@ -45,8 +45,11 @@ system:
 # The quick tests first, so that most mistakes are seen at once.  What plays in real time may fail on
 # a machine that is shared and stalls; what is wrong fails twice.
 test: system $(READY) lint
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyaudio>=0.2.14' || \
-		echo "PyAudio cannot be built (apt install portaudio19-dev); its tests will skip"
+	@# Extras of other licences, or that have to be built; their tests skip without them.
+	@for package in 'pyaudio>=0.2.14' 'pedalboard>=0.9.17'; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$package" || \
+		echo "$$package cannot be installed (pyaudio: apt install portaudio19-dev);" \
+			"its tests will skip"; done
 	$(BIN)/python -m pytest -q --reruns 1 -m "not slow and not server and not browser"
 	$(BIN)/python -m pytest -q --reruns 1 -m "slow or server or browser"
 
