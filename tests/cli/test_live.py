@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +59,20 @@ def test_stems_and_options_of_a_model(process: Cli) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def engine_runs(pid: int) -> bool:
+    """Whether the process has a child that Ctrl-C does not end; where there is no /proc: later."""
+    if not Path("/proc/self/status").exists():
+        return False
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            status = dict(line.split(":", 1) for line in path.read_text().splitlines())
+            ignored = int(status["SigIgn"], 16) >> (signal.SIGINT - 1) & 1
+            spawned = b"spawn_main" in (path.parent / "cmdline").read_bytes()
+            if int(status["PPid"]) == pid and ignored and spawned:
+                return True
+    return False
+
+
 @pytest.mark.parametrize(
     ("send", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)]
 )
@@ -70,7 +86,10 @@ def test_a_signal_ends_it_with_the_summary(
         text=True,
         start_new_session=True,
     )
-    time.sleep(8)
+    deadline = time.monotonic() + 15
+    while not engine_runs(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
     send(child.pid, number)  # a terminal's Ctrl-C goes to the engine's process, too
     out, errors = child.communicate(timeout=30)
     assert child.returncode == 0, errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import threading
+import time
 from collections import deque
 from multiprocessing import shared_memory
 
@@ -122,6 +123,8 @@ def test_two_threads(mirror: bool) -> None:
                 ring.commit_write(size)
                 place += size
                 turn += 1
+            else:
+                time.sleep(0)  # the other's turn
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
@@ -134,6 +137,8 @@ def test_two_threads(mirror: bool) -> None:
             ring.commit_read(size)
             place += size
             turn += 1
+        else:
+            time.sleep(0)
     thread.join()
     assert ring.consumed == total
 
