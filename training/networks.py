@@ -237,7 +237,6 @@ class UNetConfig:
 
     `blocks` with memory are at the bottom, and one more on each of the `upper` levels.  With a
     `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.
-    Without `phase` the network sees magnitudes and the panorama, and its masks are real.
     """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
@@ -245,17 +244,11 @@ class UNetConfig:
     blocks: int = 3
     upper: tuple[int, ...] = ()
     prior: bool = False
-    phase: bool = True
 
     @property
     def features(self) -> int:
         """Per bin, of the input."""
-        return (6 if self.phase else 3) + self.prior
-
-    @property
-    def parts(self) -> int:
-        """Per bin, of the masks of mid and side."""
-        return 4 if self.phase else 2
+        return 6 + self.prior
 
     @property
     def positions(self) -> int:
@@ -349,8 +342,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Up(narrow, wide) for wide, narrow in reversed(pairs))
         self.refine = nn.Conv2d(first, first, (1, 3), padding=(0, 1))
         self.out = nn.ModuleList(
-            nn.Linear(first + size * config.features, config.parts * size)
-            for _, _, size in config.patches
+            nn.Linear(first + size * config.features, 4 * size) for _, _, size in config.patches
         )
         with torch.no_grad():
             for layer in self.out:
@@ -392,13 +384,7 @@ class UNet(nn.Module):
         level, states["state_level"] = self.level(power.mean((2, 3, 4)) / 2, states["state_level"])
         twice = 2 * level[:, :, None, None, None]
         root = torch.sqrt(torch.sqrt(power / twice.square() + 1e-8))
-        if self.config.phase:
-            features = torch.cat([root, both / (twice * root)], -1).flatten(-2)
-        else:
-            mid, side = both.unbind(-2)
-            total = power.sum((-1, -2)) + 1e-6 * level[:, :, None].square()
-            panorama = 2 * (mid * side).sum(-1) / total  # the left's share less the right's
-            features = torch.cat([root.squeeze(-1), panorama[..., None]], -1)
+        features = torch.cat([root, both / (twice * root)], -1).flatten(-2)
         prior = None
         if self.config.prior:
             # Mean power of the two channels, in parts of the running level.
@@ -439,28 +425,25 @@ class UNet(nn.Module):
             (count,), (width,) = constant(own.shape[2:3]), constant(x.shape[3:])
             from_x = F.linear(x[:, :, first : first + count], layer.weight[:, :width], layer.bias)
             from_own = F.linear(own, layer.weight[:, width:])
-            parts.append((from_x + from_own).reshape(-1, frames, count * size, self.config.parts))
+            parts.append((from_x + from_own).reshape(-1, frames, count * size, 4))
             first += count
         mask = torch.tanh(torch.cat(parts, 2)).float()  # of what is twice as loud: bounded by 2
         sounding = self.config.patches[-1][1]
-        mask = mask.reshape(-1, frames, sounding, 2, self.config.parts // 2)
+        mask = mask.reshape(-1, frames, sounding, 2, 2)
         if kept.prior is not None:
             part = torch.sigmoid(self.trust)
             known = part * kept.prior[:, :, :sounding, None] / 2
-            if self.config.phase:
-                known = torch.stack([known, torch.zeros_like(known)], -1)
-            else:
-                known = known[..., None]
+            known = torch.stack([known, torch.zeros_like(known)], -1)  # no imaginary part
             mask = (1 - part[..., None]) * mask + known
         mask = F.pad(mask, (0, 0, 0, 0, 0, bins - sounding))
-        voice = complex_product(kept.both, mask) if self.config.phase else kept.both * mask
+        voice = complex_product(kept.both, mask)
         mid, side = voice.unbind(-2)
         return torch.stack([mid + side, mid - side], 1)
 
 
 MODELS = {
-    "unet": (UNetConfig(blocks=4, upper=(2,), prior=True, phase=False), Geometry()),
-    "unet-live": (UNetConfig(blocks=4, upper=(2,)), Geometry(synthesis=512, hop=256)),
+    "unet": (UNetConfig(blocks=4, upper=(2,), prior=True), Geometry()),
+    "unet-live": (UNetConfig(blocks=4, upper=(2,), prior=True), Geometry(synthesis=512, hop=256)),
 }
 
 
@@ -499,12 +482,7 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
                 own = weights[key]
                 inner = own.shape[1] - 6 * size
                 bins = own[:, inner:].unflatten(1, (size, 6))
-                if not config.phase:  # of mid and side the magnitudes only; no panorama yet
-                    bins = F.pad(bins[..., [0, 3]], (0, 1))
                 weights[key] = torch.cat([own[:, :inner], F.pad(bins, (0, 1)).flatten(1)], 1)
-            if not config.phase:
-                for key in (f"out.{i}.weight", f"out.{i}.bias"):
-                    weights[key] = weights[key].unflatten(0, (size, 4))[:, [0, 2]].flatten(0, 1)
         weights["trust"] = torch.zeros_like(network.trust)
         weights |= {f"prior.{key}": value for key, value in network.prior.state_dict().items()}
     missing, unexpected = network.load_state_dict(weights, strict=False)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.train
 
 GEOMETRY = Geometry()
 CUT = GEOMETRY.synthesis - GEOMETRY.hop
-SMALL = UNetConfig(channels=(8, 8, 8, 16), blocks=1, upper=(1,), phase=False)
+SMALL = UNetConfig(channels=(8, 8, 8, 16), blocks=1, upper=(1,))
 
 
 def noise(hops: int, seed: int = 1) -> torch.Tensor:
