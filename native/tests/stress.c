@@ -67,7 +67,7 @@ static void *consume(void *unused) {
 
 int main(int count, char **words) {
     const int mirror = count > 1 && strcmp(words[1], "mirrored") == 0;
-    total = count > 2 ? strtoull(words[2], NULL, 10) : 4000000;
+    total = count > 2 ? strtoull(words[2], NULL, 10) : 1000000;
     ring = rs_ring_new(256, CHANNELS, mirror);
     CHECK(ring != NULL);
     pthread_t producer;

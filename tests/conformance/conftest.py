@@ -209,10 +209,6 @@ class PyAudioSound(Sound):
         return PyAudioSpec("Monitor of Music Player", "Loud Speakers")
 
 
-class PyAudioPipeWire(PyAudioSound):
-    server_class = PipeWireServer
-
-
 BACKENDS: dict[str, type[Backend]] = {
     "null": Null,
     "null-free": FreeNull,
@@ -223,7 +219,6 @@ BACKENDS: dict[str, type[Backend]] = {
     "sounddevice-pulseaudio": Sound,
     "sounddevice-pipewire": PipeWireSound,
     "pyaudio-pulseaudio": PyAudioSound,
-    "pyaudio-pipewire": PyAudioPipeWire,
 }
 
 

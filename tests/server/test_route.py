@@ -227,7 +227,15 @@ def likeness(recorded: Float32, expected: Float32, piece: int = RATE // 4) -> fl
     return float(np.median(alike))
 
 
-@pytest.mark.parametrize("monitor", ["speakers.monitor", "microphone"])
+@pytest.mark.parametrize(
+    ("server", "monitor"),
+    [
+        (PulseServer, "speakers.monitor"),
+        (PulseServer, "microphone"),
+        (PipeWireServer, "microphone"),
+    ],
+    indirect=["server"],
+)
 def test_karaoke_arrives(server: Server, tmp_path: Path, data: Path, monitor: str) -> None:
     song, _ = a_song(data, 5.0)  # its own rate does not matter here
     karaoke = separate(song, RATE, "center")["accompaniment"]
@@ -332,7 +340,8 @@ def test_on_both_servers_all_is_put_back(server: Server, tmp_path: Path) -> None
         settled(server, before, "everything is back")
 
 
-def test_killed_route_is_swept(server: Server, tmp_path: Path) -> None:
+def test_killed_route_is_swept(pulseaudio: PulseServer, tmp_path: Path) -> None:
+    server = pulseaudio
     with player("headphones", name="singer") as program, player(name="other"):
         plays(server, program.pid, "headphones")
         before = State(server)
