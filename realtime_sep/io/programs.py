@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from realtime_sep.errors import DeviceError, UsageError, unknown
 _NAME = re.compile(r"\brealtime_sep\.(\d+)\.\w+")
 #: Property of the engine's own streams, whose value is the owner's process id.
 MARK = "realtime_sep.route"
-#: Seconds that a server may take to answer at first; one that hangs does not, later either.
-_TIMEOUT = 2.0
+#: Seconds that a server may take to answer at first, try by try: pulsectl waits for all of the time
+#: that it is given, even where the answer comes at once.
+_PATIENCE = (0.05, 0.25, 1.7)
 #: An index that stands for none (PA_INVALID_INDEX).
 NONE = 0xFFFFFFFF
 
@@ -34,13 +35,15 @@ def connected() -> Iterator[Any]:
             f"libpulse cannot be loaded ({error}); on Debian/Ubuntu: apt install libpulse0"
         ) from error
     with pulsectl.Pulse("realtime-sep route", connect=False) as server:
-        try:
-            server.connect(timeout=_TIMEOUT)
-        except pulsectl.PulseError:
+        for patience in _PATIENCE:
+            with suppress(pulsectl.PulseError):
+                server.connect(timeout=patience)
+                break
+        else:
             raise DeviceError(
                 "no PulseAudio or PipeWire server answers; start one, then look with: "
                 "realtime-sep devices"
-            ) from None
+            )
         try:
             yield server
         except Exception as error:
