@@ -142,6 +142,8 @@ class Engine:
     Attributes:
         microphone: `(hop, channels)`, to be filled before `process`; None: there is none.
         monitor: `(hop, channels)`, that bus of the last hop, as late as `mix`; None: there is none.
+        sung: `(hop, channels)`, the microphone of the last hop after its chain, before its fader,
+            as late as it is in the mix; None: there is none.
         microphone_peak, monitor_peak: linear, of the last hop: the one before its fader, the other
             as it leaves.
         hop: frames per call of `process`.
@@ -210,6 +212,8 @@ class Engine:
         self.limiter_latency = self._limiter.latency if self._limiter else 0
         self.microphone: Float32 | None = np.zeros_like(self.mix) if microphone else None
         self._heard: Float32 = np.zeros((1, self.hop, self.channels), np.float32)
+        self.sung: Float32 | None = np.zeros_like(self.mix) if microphone else None
+        self._sung_delay = Delay(self.limiter_latency, self.channels)
         monitor = monitor or MONITOR in outputs
         self.monitor: Float32 | None = np.zeros_like(self.mix) if monitor else None
         self._monitor_limiter = Limiter(info.samplerate, self.channels) if limiter else None
@@ -320,6 +324,7 @@ class Engine:
                 limiter.reset()
         for delay, _ in self._alignment(self._latencies()):
             delay.reset()
+        self._sung_delay.reset()
         self._settle()
         self.loudness.reset()
 
@@ -526,8 +531,9 @@ class Engine:
         self.faders.process(sound, ends[0])
         self.chains[MIX].process(ends[0])
         self._bypass_delay.process(sound[-1], ends[1])
-        if self.microphone is not None:
+        if self.microphone is not None and self.sung is not None:
             self._listen(self.microphone, ends[2])
+            self._sung_delay.process(ends[2], self.sung)
         self._last.process(ends, mix)
         if self._limiter:
             reduced, bad = self._limiter.process(mix)

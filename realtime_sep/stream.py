@@ -9,7 +9,7 @@ import time
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any, Literal, Protocol, Self
 
@@ -37,7 +37,7 @@ from realtime_sep.types import (
     StreamConfig,
     StreamStats,
 )
-from realtime_sep.worker import BUCKET_EDGES, MAX_STEMS, read_tag
+from realtime_sep.worker import BUCKET_EDGES, MAX_TAPPED, read_tag
 
 #: Seconds to wait for the engine's process: it imports, compiles on its first run, loads a model.
 _OPEN_TIMEOUT = 120.0
@@ -58,6 +58,8 @@ class Block:
         stems: the same shape each, by name; they add up to the mix.
         output: what the mix bus made of them.
         latency: frames by which all this lags the engine's input; another separator, another lag.
+        beside: the same shape each, by name, where they are: "mic", after its chain, before its
+            fader, as late as it is in the output; "monitor", as that bus leaves.
     """
 
     start: int
@@ -65,6 +67,7 @@ class Block:
     stems: dict[str, Float32]
     output: Float32
     latency: int
+    beside: dict[str, Float32] = field(default_factory=dict)
 
 
 def open_stream(
@@ -778,8 +781,13 @@ class Stream:
         self._listen(True)
         return self._blocks(self._tap)
 
+    @property
+    def buses_beside(self) -> tuple[str, ...]:
+        """What a `Block` holds beside the stems: of "mic" and "monitor", those there are."""
+        return tuple(name for name in NAMES if name in self._opened.chains)
+
     def _blocks(self, tap: Ring) -> Iterator[Block]:
-        hop, stems = self.info.hop, self.info.stems
+        hop, stems, beside = self.info.hop, self.info.stems, self.buses_beside
         try:
             while True:
                 view = tap.claim_read(hop + 1)
@@ -790,8 +798,11 @@ class Stream:
                     continue
                 (start, latency), frames = read_tag(view[0]), view[1:].copy()
                 tap.commit_read(hop + 1)
-                *parts, mix, output = np.split(frames, len(stems) + 2, axis=1)
-                yield Block(start, mix, dict(zip(stems, parts, strict=True)), output, latency)
+                parts = iter(np.split(frames, len(stems) + 2 + len(beside), axis=1))
+                by_stem = {name: next(parts) for name in stems}
+                mix, output = next(parts), next(parts)
+                others = dict(zip(beside, parts, strict=True))
+                yield Block(start, mix, by_stem, output, latency, others)
         finally:
             self._listen(False)
 
@@ -803,5 +814,5 @@ class Stream:
 def _tap_memory(config: StreamConfig) -> Any:
     """Memory for the widest tap that there can be; the host lays out what it needs."""
     frames = round(TAP_SECONDS * (config.samplerate or 48000))
-    size = Ring.bytes_needed(frames, (MAX_STEMS + 2) * config.channels)
+    size = Ring.bytes_needed(frames, MAX_TAPPED * config.channels)
     return get_context("spawn").RawArray("B", size)

@@ -28,6 +28,8 @@ MAX_STEMS = 8
 #: Most parameters of effects that can be turned live.  Each slot of a chain has its own cells among
 #: them; those of slots that are gone are used again last, so nobody writes to them any more then.
 MAX_TURNS = 1024
+#: Most signals in a tap ring: the stems, the input, the mix bus, the microphone, the monitor.
+MAX_TAPPED = MAX_STEMS + 4
 #: Worker times are counted in buckets that grow by 2**(1/8): 9 % steps from 1 us to 4 s.
 BUCKET_EDGES = 1e-6 * 2.0 ** (np.arange(1, 177) / 8)
 #: Peak meters fall by 20 dB a second, as people are used to.
@@ -93,8 +95,9 @@ def cells(slot: Slot) -> slice:
 
 
 def tap_width(engine: Engine) -> int:
-    """Channels of a tap ring: the stems, the input, the mix bus."""
-    return (len(engine.stem_names) + 2) * engine.channels
+    """Channels of a tap ring: the stems, the input, the mix bus; microphone and monitor, if any."""
+    beside = (engine.sung is not None) + (engine.monitor is not None)
+    return (len(engine.stem_names) + 2 + beside) * engine.channels
 
 
 class Worker:
@@ -102,9 +105,9 @@ class Worker:
 
     Args:
         rings: input (`engine.channels` wide) and output (`engine.out_channels` wide).
-        tap: `tap_width(engine)` wide: every stem, the mix aligned with them and the mix bus, for
-            whoever listens; each hop is preceded by a row that carries its place in the input
-            (`read_tag`).
+        tap: `tap_width(engine)` wide: every stem, the mix aligned with them, the mix bus, and where
+            they are, the microphone and the monitor bus, for whoever listens; each hop is preceded
+            by a row that carries its place in the input (`read_tag`).
         microphone, monitor: the feeds of second devices.
         spread: for each channel of the engine, which column of the input ring is the microphone,
             where it has no feed; the first columns are the music.
@@ -325,11 +328,13 @@ class Worker:
                 fields["tap_overflow"] += engine.hop
             return
         write_tag(target[0], self._in.consumed - engine.latency, engine.latency)
-        early = target[1:, :-channels]
-        for s, stem in enumerate((*engine.stems, engine.dry)):
-            early[:, s * channels : (s + 1) * channels] = stem
+        end = 0
+        for sound in (*engine.stems, engine.dry, engine.mix, engine.sung, engine.monitor):
+            if sound is not None:
+                begin, end = end, end + channels
+                target[1:, begin:end] = sound
+        early = target[1:, : (len(engine.stem_names) + 1) * channels]
         engine.tap_delay.process(early, early)  # as late as the mix bus
-        target[1:, -channels:] = engine.mix
         self._tap.commit_write(engine.hop + 1)
 
     def _count(self, skip: bool, busy: int, cpu: int) -> None:

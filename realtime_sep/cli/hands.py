@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from realtime_sep.errors import RealtimeSepError, UsageError
@@ -20,12 +21,24 @@ _OFF_BELOW_DB = -42.0
 
 
 class Hands:
-    """Moves the faders of a stream, bypasses, records, and changes its model, by single keys."""
+    """Moves the faders of a stream, bypasses, records, and changes its model, by single keys.
+
+    Args:
+        buses: what is recorded; empty: the output.
+
+    Raises:
+        UsageError: the stream has no such bus.
+    """
 
     HINT = "v V voice  m M music  k K mic  i mutes it  b bypass  r record  n next model  q ends"
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, buses: Sequence[str] = ()) -> None:
+        if buses:
+            from realtime_sep.control import recorder
+
+            known = recorder.buses(stream.info.stems, stream.buses_beside)
+            recorder.check_buses(buses, known)
+        self._stream, self._buses = stream, buses
         self._lines: deque[str] = deque()
         self._recorder: Recorder | None = None
         self._tape: threading.Thread | None = None
@@ -71,7 +84,8 @@ class Hands:
         if self._recorder.recording is not None:
             self.stop()
             return
-        self._recorder.start([OUTPUT], self._stream.info)
+        stream = self._stream
+        self._recorder.start(self._buses or [OUTPUT], stream.info, beside=stream.buses_beside)
         self._tape = threading.Thread(
             target=self._roll, args=(self._recorder,), name="realtime_sep tape", daemon=True
         )

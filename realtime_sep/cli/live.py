@@ -100,6 +100,15 @@ def live(
     ] = None,
     reconnect: Reconnect = None,
     seconds: Seconds = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--record",
+            metavar="BUS",
+            help="What the key r records: output, input, mic, monitor or a stem; repeatable.",
+            show_default="output",
+        ),
+    ] = None,
     full_level: Annotated[
         bool,
         typer.Option(
@@ -193,8 +202,8 @@ def live(
                 f"{why}, which can howl: the microphone begins muted; use headphones, then press i "
                 "(or give --full-level)"
             )
+        hands = Hands(stream, record or ())
         stream.start()
-        hands = Hands(stream)
         play(stream, seconds, stopped, hands=hands, meters=not as_json)
         hands.stop()
         stats = stream.stats

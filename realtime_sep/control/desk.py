@@ -273,7 +273,7 @@ class Desk:
     def _end_recording_of_another(self, stream: Stream) -> None:
         """A file has one sample rate, and goes on only if what comes is like what came."""
         info = stream.info
-        shape = (info.samplerate, info.channels, info.stems)
+        shape = (info.samplerate, info.channels, info.stems, stream.buses_beside)
         if self._shape not in (None, shape) and self.recorder.stop() is not None:
             self.tell("the recording has ended: the new stream is of another kind")
         self._shape = shape
@@ -522,7 +522,7 @@ class Desk:
             stream = self._stream
             if stream is None:
                 raise EngineError("nothing plays; there is nothing to record")
-            self.recorder.start(wanted, stream.info, format)
+            self.recorder.start(wanted, stream.info, format, beside=stream.buses_beside)
         elif (done := self.recorder.stop()) is not None:
             self.tell(f"recorded {done.seconds:.1f} s: {', '.join(map(str, done.files.values()))}")
         self._changed()
@@ -587,7 +587,7 @@ class Desk:
             "output": choice.output,
             "device": "",
             "stems": list(settings.stems),
-            "buses": list(buses(settings.stems)),
+            "buses": list(buses(settings.stems, [n for n, on in settings.beside.items() if on])),
             "recording": None
             if recording is None
             else {

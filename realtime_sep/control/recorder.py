@@ -31,10 +31,31 @@ def recordings() -> Path:
     return Path(platformdirs.user_music_dir()) / "realtime-sep"
 
 
-def buses(stems: Sequence[str]) -> tuple[str, ...]:
-    """Everything that can be recorded of a stream with these stems."""
+def buses(stems: Sequence[str], beside: Sequence[str] = ()) -> tuple[str, ...]:
+    """Everything that can be recorded of a stream with these stems.
+
+    Args:
+        beside: `Stream.buses_beside`.
+    """
     others = [stem for stem in stems if stem not in (VOCALS, MUSIC)]
-    return tuple(dict.fromkeys((OUTPUT, INPUT, *stems, *([MUSIC] if len(others) > 1 else []))))
+    music = [MUSIC] if len(others) > 1 else []
+    return tuple(dict.fromkeys((OUTPUT, INPUT, *stems, *music, *beside)))
+
+
+def check_buses(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Whether these can be recorded.
+
+    Args:
+        known: `buses(...)`.
+
+    Raises:
+        UsageError: there is no such bus, or none is wanted.
+    """
+    for name in wanted:
+        if name not in known:
+            raise unknown("bus", name, known)
+    if not wanted:
+        raise UsageError("say what to record: " + ", ".join(known))
 
 
 @dataclass(frozen=True)
@@ -70,25 +91,27 @@ class Recorder:
         self._writer: _Writer | None = None
 
     def start(
-        self, wanted: Sequence[str], info: SeparatorInfo, format: Format = "flac"
+        self,
+        wanted: Sequence[str],
+        info: SeparatorInfo,
+        format: Format = "flac",
+        *,
+        beside: Sequence[str] = (),
     ) -> Recording:
         """Begin a take.
 
         Args:
-            wanted: of `buses(info.stems)`.
+            wanted: of `buses(info.stems, beside)`.
             info: of the stream.
+            beside: `Stream.buses_beside`.
 
         Raises:
             UsageError: it records already, or there is no such bus or format.
             AudioFileError: a file cannot be made.
         """
-        for name in wanted:
-            if name not in buses(info.stems):
-                raise unknown("bus", name, buses(info.stems))
+        check_buses(wanted, buses(info.stems, beside))
         if format not in FORMATS:
             raise unknown("format", format, FORMATS)
-        if not wanted:
-            raise UsageError("say what to record: " + ", ".join(buses(info.stems)))
         with self._lock:
             if self._writer is not None and self._writer.is_alive():
                 raise UsageError("a recording is under way; stop it first")
@@ -199,6 +222,8 @@ def _audio(block: Block, bus: str) -> Float32:
         return block.mix
     if bus in block.stems:
         return block.stems[bus]
+    if bus in block.beside:
+        return block.beside[bus]
     music = [stem for name, stem in block.stems.items() if name != VOCALS]
     total: Float32 = np.sum(music, axis=0, dtype=np.float32)
     return total

@@ -13,6 +13,7 @@ import soundfile
 
 from realtime_sep.cli.hands import Hands
 from realtime_sep.control import recorder
+from realtime_sep.errors import UsageError
 from realtime_sep.io.null import NullSpec
 from realtime_sep.stream import open_stream
 from realtime_sep.types import StreamConfig
@@ -63,6 +64,27 @@ def test_keys_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             time.sleep(0.02)
         assert stream.info.name != "identity"
         assert hands.told() == []
+
+
+def test_what_a_key_records_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "recordings", lambda: tmp_path)
+    source = np.random.default_rng(0).uniform(-0.2, 0.2, (48000, 3)).astype(np.float32)
+    with open_stream(
+        "identity",
+        backend=NullSpec(source, loop=True),
+        config=StreamConfig(samplerate=48000, microphone=(3,)),
+        process=False,
+    ) as stream:
+        with pytest.raises(UsageError, match="unknown bus 'monitor'"):
+            Hands(stream, ["mic", "monitor"])
+        hands = Hands(stream, ["mic", "output"])
+        hands.press("r")
+        deadline = time.monotonic() + 20
+        while "REC 1 s" not in str(hands):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        hands.press("r")
+    assert sorted(path.stem.split()[-1] for path in tmp_path.iterdir()) == ["mic", "output"]
 
 
 def test_a_preset_sets_the_faders_and_options_win(process: Cli) -> None:

@@ -32,7 +32,8 @@ def blocks(count: int, start: int = 0, latency: int = 100) -> list[Block]:
     for i in range(count):
         stems = {name: rng.uniform(-0.3, 0.3, (HOP, 2)).astype(np.float32) for name in INFO.stems}
         mix: Float32 = np.sum(list(stems.values()), axis=0, dtype=np.float32)
-        made.append(Block(start + i * HOP, mix, stems, 0.5 * mix, latency))
+        beside = {"mic": 0.25 * mix, "monitor": 0.75 * mix}
+        made.append(Block(start + i * HOP, mix, stems, 0.5 * mix, latency, beside))
     return made
 
 
@@ -46,9 +47,10 @@ def read(path: Path) -> Float32:
 def test_every_bus_is_what_was_heard(tmp_path: Path, format: takes.Format) -> None:
     recorder = Recorder(tmp_path / "new")
     recorder.write(blocks(1)[0])  # nothing is recorded yet
-    wanted = buses(INFO.stems)
-    assert wanted == ("output", "input", "vocals", "drums", "bass", "music")
-    recorder.start(wanted, INFO, format)
+    assert buses(INFO.stems) == ("output", "input", "vocals", "drums", "bass", "music")
+    wanted = buses(INFO.stems, ("mic", "monitor"))
+    assert wanted == (*buses(INFO.stems), "mic", "monitor")
+    recorder.start(wanted, INFO, format, beside=("mic", "monitor"))
     audio = blocks(40)
     for block in audio:
         recorder.write(block)
@@ -62,7 +64,9 @@ def test_every_bus_is_what_was_heard(tmp_path: Path, format: takes.Format) -> No
         "input": [b.mix for b in audio],
         "music": [b.stems["drums"] + b.stems["bass"] for b in audio],
         **{name: [b.stems[name] for b in audio] for name in INFO.stems},
+        **{name: [b.beside[name] for b in audio] for name in ("mic", "monitor")},
     }
+    assert set(done.files) == set(truth)
     for bus, path in done.files.items():
         tolerance = 0 if format == "wav" else 2**-23
         np.testing.assert_allclose(read(path), np.concatenate(truth[bus]), atol=tolerance, rtol=0)
@@ -98,6 +102,8 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     with pytest.raises(UsageError, match="did you mean 'vocals'"):
         recorder.start(["vocal"], INFO)
+    with pytest.raises(UsageError, match="unknown bus 'monitor'"):
+        recorder.start(["monitor"], INFO, beside=["mic"])
     with pytest.raises(UsageError, match="format"):
         recorder.start(["vocals"], INFO, "mp3")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="what to record"):

@@ -67,6 +67,28 @@ def test_a_singer_does_not_wait_for_the_separator() -> None:
     assert not stems.any()
 
 
+@pytest.mark.parametrize("limiter", [True, False])
+def test_a_voice_to_be_recorded_is_as_late_as_in_the_mix(limiter: bool) -> None:
+    """And as loud as before its fader."""
+    one, voice = engine(limiter=limiter), noise(1)
+    play(one, voice, voice, mic_mute=1)  # a past, to be forgotten
+    settings = Settings(STEMS, microphone=True, monitor=True)
+    settings.set("mic", -20.0)
+    settings.set("mic.gain", 6.0)
+    one.steer(settings.gains())
+    one.reset()
+    sung = np.zeros_like(voice)
+    out = np.zeros((HOP, one.out_channels), np.float32)
+    for start in range(0, len(voice), HOP):
+        assert one.microphone is not None
+        assert one.sung is not None
+        one.microphone[:] = voice[start : start + HOP]
+        one.process(voice[start : start + HOP], out)
+        sung[start : start + HOP] = one.sung
+    gain = np.float32(10 ** (6 / 20))
+    np.testing.assert_allclose(sung, late(voice, one.microphone_latency) * gain, atol=1e-6)
+
+
 @pytest.mark.parametrize("values", [{"mic.mute": 1}, {"mic": -math.inf}, {"master": -math.inf}])
 def test_what_is_off_is_silent(values: dict[str, float]) -> None:
     mix, _, _ = play(engine(), np.zeros((HOPS * HOP, 2), np.float32), noise(1), **values)
@@ -143,5 +165,6 @@ def test_without_them_nothing_is_to_be_turned() -> None:
         Settings(STEMS).set("mic", 0.0)
     one = engine(microphone=False, outputs=(MIX,))
     assert one.microphone is None
+    assert one.sung is None
     assert one.monitor is None
     assert set(one.chains) == {*STEMS, MIX}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from realtime_sep.companion import Beside
+from realtime_sep.control.recorder import Recorder, buses
 from realtime_sep.errors import DeviceError, UsageError
 from realtime_sep.io.null import NullSpec
 from realtime_sep.stream import Stream, open_stream
@@ -52,12 +55,13 @@ def test_channels_three_and_four_are_exact() -> None:
     """In the mix at the stated latency, at the stated level; the music as without it."""
     music, voice = noise(1, seed=1) * 0.25, noise(1, seed=2) * 0.25
     source = np.ascontiguousarray(np.concatenate([music, voice], axis=1))
-    with open_here(
+    stream = open_here(
         NullSpec(source, capture=True, clocked=False, blocks=(BLOCK, 100)),
         config={"microphone": (3, 4)},
         chains={"mic": []},
-    ) as stream:
-        stream.set("mic", -6.0)
+    )
+    stream.set("mic", -6.0)  # before it starts: nothing holds back a device without a clock
+    with stream:
         assert stream.wait(60)
         late, mic = stream.latency, stream.microphone_latency
         assert mic is not None
@@ -75,12 +79,13 @@ def test_channels_three_and_four_are_exact() -> None:
 
 def test_one_channel_is_heard_on_both_sides() -> None:
     source = np.concatenate([noise(0.5) * 0, noise(0.5, channels=1) * 0.2], axis=1)
-    with open_here(
+    stream = open_here(
         NullSpec(np.ascontiguousarray(source), capture=True, clocked=False),
         config={"microphone": (3,), "outputs": ("mix", "monitor")},
         chains={"mic": []},
-    ) as stream:
-        stream.set_many({"monitor.mic": -6.0})
+    )
+    stream.set_many({"monitor.mic": -6.0})
+    with stream:
         assert stream.wait(60)
         stream.stop()
     heard, mic = stream.captured, stream.microphone_latency
@@ -90,6 +95,60 @@ def test_one_channel_is_heard_on_both_sides() -> None:
     voice = source[part.start - mic.frames : part.stop - mic.frames, 2]
     for channel, gain in ((0, 1.0), (1, 1.0), (2, 10 ** (-6 / 20)), (3, 10 ** (-6 / 20))):
         np.testing.assert_allclose(heard[part, channel], gain * voice, atol=1e-6)
+
+
+@pytest.mark.parametrize("beside", [("mic", "monitor"), ("mic",), ("monitor",), ()])
+def test_singer_and_ear_are_recorded_exactly(tmp_path: Path, beside: tuple[str, ...]) -> None:
+    """At the latencies that are stated, less what lies between engine and device."""
+    music, voice = noise(1, seed=1) * 0.25, noise(1, seed=2) * 0.25
+    sings, hears = "mic" in beside, "monitor" in beside
+    source = np.ascontiguousarray(np.concatenate([music, voice], axis=1)) if sings else music
+    recorder = Recorder(tmp_path)
+    stream = open_stream(
+        "identity",
+        backend=NullSpec(source, clocked=False, blocks=(BLOCK, 100)),
+        config=StreamConfig(
+            blocksize=BLOCK,
+            microphone=(3, 4) if sings else (),
+            outputs=("mix", "monitor") if hears else ("mix",),
+        ),
+        chains={"mic": []} if sings else {},
+        process=False,
+    )
+    wanted = {"mic": -6.0, "monitor.mic": -12.0, "monitor.vocals": -6.0, "monitor.music": -6.0}
+    stream.set_many({name: db for name, db in wanted.items() if name in stream.values})
+    blocks = stream.blocks()  # from the first one on
+    with stream:
+        assert stream.buses_beside == beside
+        everything = buses(stream.info.stems, stream.buses_beside)
+        recorder.start(everything, stream.info, "wav", beside=stream.buses_beside)
+        for block in blocks:
+            recorder.write(block)
+        late, mic, ear = stream.latency, stream.microphone_latency, stream.monitor_latency
+    done = recorder.stop()
+    assert done is not None
+    assert set(done.files) == {*everything}
+    sound = {bus: soundfile.read(path, dtype="float32")[0] for bus, path in done.files.items()}
+    part = slice(RATE // 8, RATE - 1024)
+
+    def at(source: Float32, latency: int) -> Float32:
+        before = latency - late.bridge
+        return source[part.start - before : part.stop - before]
+
+    def close(bus: str, expected: Float32) -> None:
+        np.testing.assert_allclose(sound[bus][part], expected, atol=1e-6)
+
+    close("input", at(music, late.frames))
+    output = at(music, late.frames)
+    if mic is not None:
+        close("mic", at(voice, mic.frames))
+        output = output + 10 ** (-6 / 20) * at(voice, mic.frames)
+    close("output", output)
+    if ear is not None:
+        whispered = 10 ** (-6 / 20) * at(music, ear.frames)
+        if mic is not None:
+            whispered = whispered + 10 ** (-12 / 20) * at(voice, mic.frames)
+        close("monitor", whispered)
 
 
 @pytest.mark.parametrize(
