@@ -342,6 +342,19 @@ class PipeWireServer(Server):
             part.stop()
 
 
+def record(server: Server, sink: str, path: Path, *, rate: int, seconds: float) -> None:
+    """Write what a sink plays: stereo, 32-bit floats without a header."""
+    path.unlink(missing_ok=True)
+    recorder = subprocess.Popen(
+        ["parec", "--raw", "--format=float32le", f"--rate={rate}", "--channels=2",
+         f"--device={sink}.monitor", "--latency-msec=50", str(path)],
+        env={**os.environ, **server.environment},
+    )  # fmt: skip
+    time.sleep(seconds)
+    recorder.terminate()
+    recorder.wait(5)
+
+
 def python(
     *arguments: str, extra: dict[str, str], seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from audio_servers import PulseServer, Server, until
+from audio_servers import PulseServer, Server, record, until
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
 
@@ -26,15 +25,7 @@ SINKS = {"hall": "Hall Speakers", "stage": "Stage Monitor"}
 
 def heard(server: Server, sink: str, path: Path) -> float:
     """Level of what a sink plays, in dB RMS over half a second or so."""
-    path.unlink(missing_ok=True)
-    recorder = subprocess.Popen(
-        ["parec", "--raw", "--format=float32le", f"--rate={RATE}", "--channels=2",
-         f"--device={sink}.monitor", "--latency-msec=50", str(path)],
-        env={**os.environ, **server.environment},
-    )  # fmt: skip
-    time.sleep(1.0)
-    recorder.terminate()
-    recorder.wait(5)
+    record(server, sink, path, rate=RATE, seconds=1.0)
     data = np.fromfile(path, np.float32)[-RATE:]
     return float(10 * np.log10(np.mean(np.square(data)) + 1e-20)) if len(data) else -200.0
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from audio_servers import (
     PulseServer,
     Server,
     environment,
+    record,
     refresh_portaudio,
     until,
 )
@@ -44,15 +42,7 @@ def tone(path: Path, hz: float) -> Path:
 
 def levels(server: Server, sink: str, path: Path) -> dict[int, float]:
     """Of the two tones in what a sink plays, in dB of full scale."""
-    path.unlink(missing_ok=True)
-    recorder = subprocess.Popen(
-        ["parec", "--raw", "--format=float32le", f"--rate={RATE}", "--channels=2",
-         f"--device={sink}.monitor", "--latency-msec=50", str(path)],
-        env={**os.environ, **server.environment},
-    )  # fmt: skip
-    time.sleep(1.2)
-    recorder.terminate()
-    recorder.wait(5)
+    record(server, sink, path, rate=RATE, seconds=1.2)
     data: Float32 = np.fromfile(path, np.float32)[::2][-RATE // 2 :]
     if len(data) < RATE // 4:
         return {SONG: -200.0, VOICE: -200.0}
