@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ _SILENCE = 0.7
 _GIVE_UP_TIMEOUT = 1.0
 
 NAMES = {MICROPHONE: "microphone", MONITOR: "monitor"}
+#: In place of a second device: channels of the first one itself.
+MAIN = "main"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,41 @@ def named(
     return PortAudioSpec(**{side: device}, latency=latency, api=api, side=side)
 
 
+@dataclass(frozen=True)
+class SecondDevices:
+    """For `open_stream` and its `StreamConfig`."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def second_devices(
+    microphone: str | None,
+    channels: tuple[int, ...],
+    monitor: str | None,
+    *,
+    latency: Any = "low",
+    api: str | None = None,
+    outputs: tuple[str, ...] = ("mix",),
+) -> SecondDevices:
+    """What to open beside the first device, or of it (`MAIN`), by name.
+
+    Raises:
+        UsageError, AudioFileError: as `named`.
+    """
+    options: dict[str, Any] = {}
+    config: dict[str, Any] = {"outputs": outputs}
+    if microphone == MAIN:
+        config["microphone"] = channels or (3,)
+    elif microphone is not None:
+        options["microphone"] = Beside(named(microphone, "input", latency, api), channels)
+    if monitor == MAIN:
+        config["outputs"] = (outputs[0], MONITOR, *outputs[1:])
+    elif monitor is not None:
+        options["monitor"] = Beside(named(monitor, "output", latency, api))
+    return SecondDevices(options, config)
+
+
 def spread(channels: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Which column of a microphone's ring goes to each of the engine's channels."""
     columns = tuple(channel - 1 for channel in channels) or (0,)
@@ -97,43 +134,48 @@ class Companion:
     """
 
     def __init__(self, kind: str, beside: Beside, config: StreamConfig) -> None:
-        self._kind, self._beside = kind, beside
-        wanted = max((2, *beside.channels)) if kind == MICROPHONE else config.channels
-        outputs = () if kind == MICROPHONE else (MONITOR,)
-        self._config = replace(
-            config, samplerate=None, channels=wanted, outputs=outputs, microphone=()
-        )
-        self._channels = config.channels
+        self._kind, self._beside, self._config = kind, beside, config
         self._feed: Feed | None = None
         self._seek: _Seek | None = None
+        self._wanted: Beside | None = None
         self.reopens = self._fades = 0
-        self.device = beside.spec.open(self._config)
-        self.link = self._make(self.device)
+        self.device = self._open(beside)
+        self.link = self._make(self.device, beside)
         self._since = 0
 
-    def _make(self, device: Device) -> Link:
+    def _open(self, beside: Beside, before: Device | None = None) -> Device:
+        sings = self._kind == MICROPHONE
+        config = replace(
+            self._config,
+            samplerate=None,
+            channels=max((2, *beside.channels)) if sings else self._config.channels,
+            outputs=() if sings else (MONITOR,),
+            microphone=(),
+        )
+        return beside.spec.open(config, before=before)
+
+    def _make(self, device: Device, beside: Beside) -> Link:
         """The bridge and the ring for a device."""
-        block, config = max(device.blocks), self._config
-        frames = max(round(_RING_SECONDS * device.samplerate), 8 * block + config.guard)
+        block, guard, channels = max(device.blocks), self._config.guard, self._config.channels
+        frames = max(round(_RING_SECONDS * device.samplerate), 8 * block + guard)
         if self._kind == MICROPHONE:
-            most = max(self._beside.channels, default=1)
+            most = max(beside.channels, default=1)
             if device.in_channels < most:
                 raise DeviceError(
                     f"{device.description} has {device.in_channels} channels; "
                     f"the microphone is to be on {most}"
                 )
-            width = most if self._beside.channels else 1
+            width = most if beside.channels else 1
             ring = Ring(frames, width)
-            sizes = BridgeConfig(
-                device.in_channels, width, 0, block, 1, config.guard, 0, 0, lossy=True
-            )
+            sizes = BridgeConfig(device.in_channels, width, 0, block, 1, guard, 0, 0, lossy=True)
             bridge = Bridge(sizes, ring)
         else:
-            ring = Ring(frames, self._channels)
-            sizes = BridgeConfig(0, 0, self._channels, block, 1, config.guard, 0, 0)
+            ring = Ring(frames, channels)
+            sizes = BridgeConfig(0, 0, channels, block, 1, guard, 0, 0)
             bridge = Bridge(sizes, None, ring)
             bridge.set_dry(0.0)
-        return Link(bridge, ring, device.samplerate, device.blocks)
+        columns = spread(beside.channels, channels)
+        return Link(bridge, ring, device.samplerate, device.blocks, columns)
 
     def attach(self, feed: Feed) -> None:
         """Serve this feed from now on."""
@@ -152,8 +194,10 @@ class Companion:
             self._feed.link = self.link
 
     def _begin(self, device: Device, link: Link) -> None:
-        recorded = link.ring if self._kind == MICROPHONE else None
-        device.start(link.bridge, recorded, self._config.outputs)
+        if self._kind == MICROPHONE:
+            device.start(link.bridge, link.ring, ())
+        else:
+            device.start(link.bridge, None, (MONITOR,))
 
     @property
     def there(self) -> bool:
@@ -176,26 +220,41 @@ class Companion:
         limit = max(_SILENCE, 4 * max(self.device.blocks) / self.device.samplerate)
         return f"no audio for {age:.1f} s" if age > limit else ""
 
+    def use(self, beside: Beside) -> None:
+        """Let another device take its place: this one fades out, the other one is waited for."""
+        self._wanted = beside
+
     def watch(self) -> Iterator[str]:
         """Look after it; lines for people."""
-        name = NAMES[self._kind]
-        if (seek := self._seek) is not None:
-            if not seek.is_alive():
-                self._seek = None
-                self._fades += self.link.bridge.stats().fades
-                self.device, self.link = seek.device, seek.link
-                self._since = native.now()
-                self.reopens += 1
-                if self._feed is not None:
-                    self._feed.link = self.link
-                away = time.monotonic() - seek.since
-                yield f"{name}: {self.device.description}: back after {away:.1f} s"
-        elif self._since and (trouble := self._trouble):
+        name, seek = NAMES[self._kind], self._seek
+        if (wanted := self._wanted) is not None:
+            self._wanted = None
+            if seek is not None:
+                seek.give_up()  # it lets go of whatever it may still open
+            self._leave(_Seek(self, wanted, chosen=True))
+        elif seek is not None and seek.is_alive():
+            if line := seek.news():
+                yield f"{name}: {line}; waiting for it, the rest plays on"
+        elif seek is not None:
+            self._seek = None
+            self._fades += self.link.bridge.stats().fades
+            self.device, self.link, self._beside = seek.device, seek.link, seek.beside
+            self._since = native.now()
+            self.reopens += not seek.chosen
             if self._feed is not None:
-                self._feed.link = None
-            self._seek = _Seek(self)
-            self._seek.start()
+                self._feed.link = self.link
+            away = time.monotonic() - seek.since
+            how = "chosen" if seek.chosen else f"back after {away:.1f} s"
+            yield f"{name}: {self.device.description}: {how}"
+        elif self._since and (trouble := self._trouble):
+            self._leave(_Seek(self, self._beside))
             yield f"{name}: {self.device.description}: {trouble}; waiting for it, the rest plays on"
+
+    def _leave(self, seek: _Seek) -> None:
+        if self._feed is not None:
+            self._feed.link = None
+        self._seek = seek
+        seek.start()
 
     def finish(self) -> None:
         """Begin to fade out."""
@@ -213,39 +272,54 @@ class Companion:
 
 
 class _Seek(threading.Thread):
-    """Closes a device that has gone, and opens it when it is there again."""
+    """Closes a device that has gone, or is no longer wanted, and opens one when it is there.
 
-    def __init__(self, companion: Companion) -> None:
+    Args:
+        beside: what to open.
+        chosen: whether it is another one than before.
+    """
+
+    def __init__(self, companion: Companion, beside: Beside, *, chosen: bool = False) -> None:
         super().__init__(name="realtime_sep companion", daemon=True)
-        self._companion = companion
+        self._companion, self.beside, self.chosen = companion, beside, chosen
         self.device, self.link = companion.device, companion.link
         self.since = time.monotonic()
         self._given_up = threading.Event()
+        self._news = ""
 
     def give_up(self) -> None:
         self._given_up.set()
 
+    def news(self) -> str:
+        """Why a device that was chosen cannot be had, once; "": nothing new."""
+        news, self._news = self._news, ""
+        return news
+
     def run(self) -> None:
         self.device.stop()
-        while not self._given_up.is_set() and not self._opens():
+        patient = not self.chosen
+        while not self._given_up.is_set() and (failure := self._opens()):
+            if not patient:
+                patient, self._news = True, failure
             self._given_up.wait(_RETRY)
         if self._given_up.is_set():
             self.device.stop()
 
-    def _opens(self) -> bool:
-        companion = self._companion
+    def _opens(self) -> str:
+        """One attempt; why it failed."""
+        companion, beside = self._companion, self.beside
         try:
-            device = companion._beside.spec.open(companion._config, before=self.device)
-        except (RealtimeSepError, OSError):
-            return False
+            device = companion._open(beside, None if self.chosen else self.device)
+        except (RealtimeSepError, OSError) as error:
+            return str(error)
         try:
-            link = companion._make(device)
+            link = companion._make(device, beside)
             companion._begin(device, link)
-        except (RealtimeSepError, OSError):
+        except (RealtimeSepError, OSError) as error:
             device.stop()
-            return False
+            return str(error)
         self.device, self.link = device, link
-        return True
+        return ""
 
 
 def check(device: Device, kinds: list[str]) -> None:

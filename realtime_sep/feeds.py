@@ -40,12 +40,14 @@ class Link:
         ring: that the bridge fills, or empties.
         samplerate: Hz, by its name.
         blocks: every size that it may use, in frames.
+        columns: for each channel of the engine, which one of the ring a microphone is on.
     """
 
     bridge: Bridge
     ring: Ring
     samplerate: int
     blocks: tuple[int, ...]
+    columns: tuple[int, ...] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -178,17 +180,7 @@ class Feed:
 
 
 class MicrophoneFeed(Feed):
-    """Takes a hop's worth from a microphone.
-
-    Args:
-        spread: for each channel of the engine, which one of the link's ring.
-    """
-
-    def __init__(
-        self, samplerate: int, hop: int, guard: int, spread: tuple[int, ...] = (0,)
-    ) -> None:
-        super().__init__(samplerate, hop, guard)
-        self._spread = spread
+    """Takes a hop's worth from a microphone."""
 
     def distance(self, link: Link) -> int:
         speed = link.samplerate / self.samplerate
@@ -214,8 +206,8 @@ class MicrophoneFeed(Feed):
             return
         raw = self._linked.raw
         self._fill(link, moment, raw)
-        for channel, column in enumerate(self._spread):
-            out[:, channel] = raw[:, column]
+        for channel in range(out.shape[1]):
+            out[:, channel] = raw[:, link.columns[channel]]
 
     def _fill(self, link: Link, moment: Moment, out: Float32) -> None:
         ring, speed = link.ring, self._speed

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from realtime_sep import native
-from realtime_sep.companion import NAMES, Companion, check
+from realtime_sep.companion import NAMES, Beside, Companion, check
 from realtime_sep.editing import Editing
 from realtime_sep.effects.slot import SlotInfo
 from realtime_sep.errors import DeviceError, EngineError, RealtimeSepError, UsageError
@@ -143,11 +143,18 @@ class Host:
 
     def _watch_beside(self) -> Iterator[tuple[str, Any]]:
         for companion in self._beside.values():
-            before = companion.reopens
-            for line in companion.watch():
-                yield "notice", line
-            if companion.reopens != before:
+            before = companion.device
+            told = list(companion.watch())
+            if companion.device is not before:
                 yield "changed", self.opened
+            for line in told:
+                yield "notice", line
+
+    def use(self, kind: str, beside: Beside) -> None:
+        """Let another device be the microphone, or the monitor, as soon as it is there."""
+        changed: dict[str, Any] = {NAMES[kind]: beside}
+        self._plan = replace(self._plan, **changed)
+        self._beside[kind].use(beside)
 
     def _stop_beside(self) -> None:
         for companion in self._beside.values():
@@ -207,7 +214,8 @@ class Host:
         if (switch := self._switch) is not None and not switch.is_alive():
             self._switch = None
             if switch.failure is None:
-                self._plan = switch.plan
+                made = switch.plan
+                self._plan = replace(self._plan, separator=made.separator, options=made.options)
                 yield "switched", (switch.number, self.opened)
             else:
                 yield "unswitched", (switch.number, str(switch.failure))
@@ -268,7 +276,8 @@ class Host:
             `("switched", (number, Opened))` when another separator has taken over, `("unswitched",
             (number, str))` when it cannot; `("edited", (number, Opened))` and `("unedited",
             (number, str))` likewise for chains of effects, `("changed", Opened)` when an effect was
-            taken out; `("ended", None)` when the device came to its own end.
+            taken out or a second device
+            is another one; `("ended", None)` when the device came to its own end.
 
         Raises:
             EngineError: the separator raised.
@@ -364,7 +373,7 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
     Messages out: `("opened", Opened)`, `("started", Opened)`, what `Host.watch` yields,
     `("failed", error)`, `("closed", captured)`.
     Messages in: `"start"`, `("switch", separator, options, number)`, `("edit", wish, number)`,
-    `"stop"`; a closed pipe means that nobody is there any more.
+    `("use", kind, beside)`, `"stop"`; a closed pipe means that nobody is there any more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that owns the terminal
     told_to_end: list[int] = []
@@ -407,6 +416,8 @@ def _attend(host: Host, pipe: Connection, told_to_end: list[int]) -> None:
                     host.switch(*wish)
                 case ("edit", wish, number):
                     host.edit(wish, number)
+                case ("use", kind, beside):
+                    host.use(kind, beside)
                 case _:
                     return
         elif not ended:

@@ -229,8 +229,7 @@ class Rig:
         self.monitor: MonitorFeed | None = None
         rate, hop, config = self._engine.samplerate, self.info.hop, plan.config
         if plan.microphone is not None:
-            columns = spread(plan.microphone.channels, config.channels)
-            self.microphone = MicrophoneFeed(rate, hop, config.guard, columns)
+            self.microphone = MicrophoneFeed(rate, hop, config.guard)
             if before is not None and before.microphone is not None:
                 self.microphone.gaps = before.microphone.gaps
         if plan.monitor is not None:

@@ -180,6 +180,7 @@ class _Engine(Protocol):
     def refresh(self) -> None: ...
     def switch(self, *wish: Any) -> None: ...
     def edit(self, wish: Wish, number: int) -> None: ...
+    def use(self, kind: str, beside: Beside) -> None: ...
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]: ...
 
 
@@ -207,6 +208,9 @@ class _Here:
 
     def edit(self, wish: Wish, number: int) -> None:
         self._host.edit(wish, number)
+
+    def use(self, kind: str, beside: Beside) -> None:
+        self._host.use(kind, beside)
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         told = False
@@ -275,6 +279,9 @@ class _Elsewhere:
             raise UsageError(
                 f"the engine's process cannot be given this effect ({error})"
             ) from error
+
+    def use(self, kind: str, beside: Beside) -> None:
+        self._pipe.send(("use", kind, beside))
 
     def messages(self, seconds: float) -> Iterator[tuple[str, Any]]:
         if self._pipe.poll(seconds):
@@ -573,6 +580,21 @@ class Stream:
         if self._state == "running":
             self._attend()
         return self._answered < self._wished
+
+    def use(self, kind: str, beside: Beside) -> None:
+        """Let another device be the microphone ("mic") or the "monitor" while all others play on.
+
+        Returns at once: the device there is fades out, the other one is heard as soon as it is
+        open; until then `stats` says that none is `there`.  A notice tells if it cannot be had.
+
+        Raises:
+            UsageError: the stream has no such second device, or does not run.
+        """
+        if self._state != "running":
+            raise UsageError("the stream does not run; open it with the device that you want")
+        if kind not in self._opened.beside:
+            raise UsageError(f"this stream was opened without a {NAMES.get(kind, kind)} of its own")
+        self._engine.use(kind, beside)
 
     # ---- chains of effects
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from realtime_sep.errors import UsageError
-
-if TYPE_CHECKING:
-    from realtime_sep.companion import Beside
 
 Mic = Annotated[
     str | None,
@@ -41,54 +37,18 @@ Monitor = Annotated[
         show_default="none",
     ),
 ]
-#: Channels of the first device itself.
-MAIN = "main"
 
 
-@dataclass(frozen=True)
-class SecondDevices:
-    """For `open_stream` and its `StreamConfig`."""
-
-    options: dict[str, Beside] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-
-
-def second_devices(
-    mic: str | None,
-    channels: str | None,
-    monitor: str | None,
-    *,
-    latency: Any = "low",
-    api: str | None = None,
-    outputs: tuple[str, ...] = ("mix",),
-) -> SecondDevices:
-    """What to open beside the first device.
+def channel_numbers(mic: str | None, text: str | None) -> tuple[int, ...]:
+    """What `--mic-channels` says.
 
     Raises:
         UsageError: channels that are none, or without a microphone.
     """
-    from realtime_sep.companion import Beside, named
-    from realtime_sep.parameters import MONITOR
-
-    options: dict[str, Beside] = {}
-    config: dict[str, Any] = {"outputs": outputs}
-    numbers = _numbers(channels)
-    if mic is None and numbers:
-        raise UsageError("--mic-channels needs --mic")
-    if mic == MAIN:
-        config["microphone"] = numbers or (3,)
-    elif mic is not None:
-        options["microphone"] = Beside(named(mic, "input", latency, api), numbers)
-    if monitor == MAIN:
-        config["outputs"] = (outputs[0], MONITOR, *outputs[1:])
-    elif monitor is not None:
-        options["monitor"] = Beside(named(monitor, "output", latency, api))
-    return SecondDevices(options, config)
-
-
-def _numbers(text: str | None) -> tuple[int, ...]:
     if text is None:
         return ()
+    if mic is None:
+        raise UsageError("--mic-channels needs --mic")
     parts = text.split(",")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"--mic-channels {text!r}: give one channel or two, like 3 or 3,4")

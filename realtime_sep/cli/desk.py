@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realtime_sep.cli.beside import Mic, MicChannels, Monitor, second_devices
+from realtime_sep.cli.beside import Mic, MicChannels, Monitor, channel_numbers
 from realtime_sep.cli.options import (
     Blocksize,
     Chains,
@@ -136,35 +136,39 @@ def desk(
     from realtime_sep.control.midi import Midi
     from realtime_sep.control.osc import OscServer
     from realtime_sep.control.recorder import Recorder
+    from realtime_sep.engine import MIX
     from realtime_sep.io.portaudio import validate_latency
     from realtime_sep.types import StreamConfig
 
     chosen = None if preset is None else presets.find(preset)
-    if input is not None and ("/" in input or "\\" in input) and not Path(input).is_file():
-        raise UsageError(f"{input}: no such file")
+    for name in (input, mic):
+        if name is not None and ("/" in name or "\\" in name) and not Path(name).is_file():
+            raise UsageError(f"{name}: no such file")
     if NULL in (input, output) and None in (input, output):
         input, output = input or NULL, output or NULL
     memory = Memory()
     device = Choice(input, output).device
-    last_model, values = memory.recall(device)
-    there = {"microphone": mic is not None, "monitor": monitor is not None}
-    chains = common.chains(chain, {} if chosen is None else chosen.chains_for(**there))
+    last = memory.recall(device)
+    before = {place: text for place, text in last.chains.items() if place != MIX or not effects}
+    chains = common.chains(chain, before if chosen is None else {**before, **chosen.chains})
     if effects:
-        chains["mix"] = "|".join([*effects, *filter(None, [chains.get("mix")])])
+        chains[MIX] = "|".join([*effects, *filter(None, [chains.get(MIX)])])
+    values = dict(last.values)
     if chosen is not None:
         values |= chosen.values
         model = model or chosen.model
-    if model is None and last_model is not None and preset is None:
-        model = _still_there(last_model)
-    beside = second_devices(mic, mic_channels, monitor, latency=validate_latency(latency))
+    if model is None and last.model is not None and preset is None:
+        model = _still_there(last.model)
     choice = Choice(
         input=input,
         output=output,
         model=common.checked_model(model),
         options={} if profile is None else {"profile": profile},
         chains=chains,
-        config=StreamConfig(blocksize=blocksize, **beside.config),
-        beside=beside.options,
+        microphone=mic,
+        microphone_channels=channel_numbers(mic, mic_channels),
+        monitor=monitor,
+        config=StreamConfig(blocksize=blocksize),
         latency=validate_latency(latency),
         full_level=full_level,
     )

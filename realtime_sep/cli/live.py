@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from realtime_sep.cli.beside import Mic, MicChannels, Monitor, second_devices
+from realtime_sep.cli.beside import Mic, MicChannels, Monitor, channel_numbers
 from realtime_sep.cli.hands import Hands
 from realtime_sep.cli.options import (
     Blocksize,
@@ -130,13 +130,14 @@ def live(
     name clients of the server.
     """
     from realtime_sep.cli import common
+    from realtime_sep.companion import second_devices
     from realtime_sep.io.portaudio import validate_latency
     from realtime_sep.stream import open_stream
     from realtime_sep.types import EVERY_STEM, StreamConfig
 
     beside = second_devices(
         mic,
-        mic_channels,
+        channel_numbers(mic, mic_channels),
         monitor,
         latency=validate_latency(latency),
         api=api,

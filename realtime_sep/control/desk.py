@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from realtime_sep.companion import Beside
+from realtime_sep.companion import MAIN, NAMES, SecondDevices, second_devices
 from realtime_sep.control import catalogue, presets
-from realtime_sep.control.memory import Memory
+from realtime_sep.control.memory import Left, Memory
 from realtime_sep.control.recorder import OUTPUT, Recorder, buses
 from realtime_sep.control.spectrum import Spectrum
 from realtime_sep.effects.slot import SlotInfo
@@ -44,6 +44,8 @@ _KEEP = 5.0
 #: Lines for people that are kept.
 _NOTICES = 20
 NULL = "null"
+#: Which kind of device is chosen for what.
+_KINDS = {"input": "input", "output": "output", "microphone": "input", "monitor": "output"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,11 @@ class Choice:
         input: a device, "null", or an audio file that is played again and again; None: the default.
         output: a device or "null"; a file plays to "null" only.
         options: of the model.
-        chains: of effects, by place, as text.
-        beside: a microphone and a monitor of their own devices, by "microphone" and "monitor".
+        chains: of effects, by place, as text; those of places that are not there wait for them.
+        microphone: an input device, "null", an audio file that is played again and again, or
+            `MAIN`: channels of the first device; None: there is none.
+        microphone_channels: counted from 1; empty: the first two as one, of `MAIN` the third.
+        monitor: an output device, "null" or `MAIN`; None: there is none.
         full_level: also where the output may come back as input.
     """
 
@@ -64,7 +69,9 @@ class Choice:
     model: str = "center"
     options: Mapping[str, Any] = field(default_factory=dict)
     chains: Mapping[str, str] = field(default_factory=dict)
-    beside: Mapping[str, Beside] = field(default_factory=dict)
+    microphone: str | None = None
+    microphone_channels: tuple[int, ...] = ()
+    monitor: str | None = None
     config: StreamConfig = field(default_factory=StreamConfig)
     latency: Any = "low"
     full_level: bool = False
@@ -90,6 +97,20 @@ class Choice:
     @property
     def plays_file(self) -> bool:
         return self.input not in (None, NULL) and Path(str(self.input)).is_file()
+
+    def beside(self) -> SecondDevices:
+        """What to open beside it.
+
+        Raises:
+            AudioFileError: the microphone is a file that cannot be read.
+        """
+        return second_devices(
+            self.microphone, self.microphone_channels, self.monitor, latency=self.latency
+        )
+
+    def own(self, kind: str) -> bool:
+        """Whether "microphone" or "monitor" is a device of its own."""
+        return getattr(self, kind) not in (None, MAIN)
 
     def spec(self) -> tuple[DeviceSpec, StreamConfig]:
         """What to open.
@@ -149,6 +170,7 @@ class Desk:
         self._stream: Stream | None = None
         self._spectrum: Spectrum | None = None
         self._chains: dict[str, tuple[SlotInfo, ...]] = {}
+        self._beside: dict[str, str] = {}
         self._shape: tuple[object, ...] | None = None
         self._trouble = "starting"
         self._wanted_model: str | None = None
@@ -175,6 +197,7 @@ class Desk:
 
     def close(self) -> None:
         """Stop everything; a recording is completed."""
+        self._note_chains()
         self._over.set()
         self._anew.set()
         self._close_stream()
@@ -204,6 +227,7 @@ class Desk:
 
     def _fail(self, reason: str) -> None:
         if not self._over.is_set() and not self._anew.is_set():
+            self._note_chains()
             if reason != self._trouble:
                 self.tell(reason)
             self._trouble = reason
@@ -213,17 +237,7 @@ class Desk:
         """One stream from opening to its end."""
         with self._lock:
             choice = self._choice
-        spec, config = choice.spec()
-        stream = open_stream(
-            choice.model,
-            backend=spec,
-            config=config,
-            separator_options=choice.options,
-            chains=choice.chains,
-            ready=catalogue.quick(),
-            microphone=choice.beside.get("microphone"),
-            monitor=choice.beside.get("monitor"),
-        )
+        stream = self._opened(choice)
         with self._lock:
             if self._over.is_set() or choice != self._choice:
                 stream.close()
@@ -250,17 +264,59 @@ class Desk:
             self.recorder.write(block)
             spectrum.push(block)
         if not self._over.is_set() and not self._anew.is_set():
+            self._note_chains()
             self._trouble = ""  # a device that came to its own end begins again
+
+    def _opened(self, choice: Choice) -> Stream:
+        """The stream for a choice; without effects where those are what keeps it from playing."""
+        spec, config = choice.spec()
+        second = choice.beside()
+        chains = self._fitting(choice)
+
+        def opened(chains: Mapping[str, str]) -> Stream:
+            return open_stream(
+                choice.model,
+                backend=spec,
+                config=replace(config, **second.config),
+                separator_options=choice.options,
+                chains=chains,
+                ready=catalogue.quick(),
+                **second.options,
+            )
+
+        try:
+            return opened(chains)
+        except UsageError as error:
+            if not any(chains.values()):
+                raise
+            stream = opened({})
+            self.tell(f"{error}: it plays without effects")
+            return stream
+
+    def _fitting(self, choice: Choice) -> dict[str, str]:
+        """Chains of places that there will be."""
+        fitting = {}
+        for place, text in choice.chains.items():
+            if place in NAMES:
+                fits = getattr(choice, NAMES[place]) is not None
+            elif place == MIX:
+                fits = True
+            else:
+                model = catalogue.models().get(choice.model)
+                fits = model is None or place in model["stems"]
+                if not fits:
+                    self.tell(f"{choice.model} has no {place}: the effects for it wait")
+            if fits:
+                fitting[place] = text
+        return fitting
 
     def _beware(self, stream: Stream, choice: Choice) -> None:
         """Begin softly where a microphone may hear the loudspeakers."""
         if choice.full_level:
             return
         device = stream.device
-        microphone = stream.beside.get(MICROPHONE)
-        if microphone is not None and (why := singing(microphone, device)):
+        if self._may_howl(stream.beside.get(MICROPHONE), device):
             self._settings.set("mic.mute", 1)
-            self.tell(f"{why}, which can howl: the microphone begins muted; use headphones first")
         if choice.plays_file or not (why := feedback(device)):
             return
         if self._settings.values["master"] > SAFE_START_DB:
@@ -269,6 +325,13 @@ class Desk:
                 f"{why}, which can howl: the master begins at {SAFE_START_DB:.0f} dB; "
                 "use headphones, then raise it"
             )
+
+    def _may_howl(self, microphone: str | None, device: str) -> bool:
+        """Whether a microphone may hear the loudspeakers; people are told."""
+        if microphone is None or not (why := singing(microphone, device)):
+            return False
+        self.tell(f"{why}, which can howl: the microphone begins muted; use headphones first")
+        return True
 
     def _end_recording_of_another(self, stream: Stream) -> None:
         """A file has one sample rate, and goes on only if what comes is like what came."""
@@ -295,7 +358,10 @@ class Desk:
                 if stream.chains != self._chains:
                     with self._lock:
                         self._furnish(stream)
-                        self._choice = replace(self._choice, chains=stream.chain_texts)
+                        self._note_chains()
+                    self._changed()
+                if stream.beside != self._beside:
+                    self._beside = stream.beside
                     self._changed()
                 if self._wanted_model is not None and not stream.switching:
                     with self._lock:
@@ -311,6 +377,13 @@ class Desk:
         """Have parameters for what is in the chains, and stand where the stream does."""
         self._chains, self._settings = stream.chains, stream.settings
 
+    def _note_chains(self) -> None:
+        """The next stream is to have the chains as they stand now."""
+        with self._lock, contextlib.suppress(RealtimeSepError):
+            if self._stream is not None and self._stream_runs():
+                chains = {**self._choice.chains, **self._stream.chain_texts}
+                self._choice = replace(self._choice, chains=chains)
+
     def _changed(self) -> None:
         self.version += 1
 
@@ -321,7 +394,10 @@ class Desk:
 
     def _remember(self) -> None:
         self._kept = self.version
-        self._memory.keep(self._choice.device, self._choice.model, self._settings.values)
+        self._note_chains()
+        choice = self._choice
+        left = Left(choice.model, self._settings.values, choice.chains)
+        self._memory.keep(choice.device, left)
 
     # ---- what people do
 
@@ -418,19 +494,16 @@ class Desk:
         return not self._trouble
 
     def _on_device(self, fields: _Fields) -> dict[str, Any]:
-        new = {}
-        for side in ("input", "output"):
+        new: dict[str, str | None] = {}
+        for side in _KINDS:
             if side in fields.rest:
                 value = fields.rest.pop(side)
                 if not isinstance(value, str | None):
                     raise UsageError(f"{side} is a text or null")
                 new[side] = value or None
         fields.done()
-        for value in new.values():  # a page is no way into the file system
-            if value is not None and value not in (self._choice.input, NULL):
-                known = {d["use"] for d in catalogue.devices()}
-                if value not in known:
-                    raise unknown("device", value, known)
+        for side, name in new.items():
+            self._allowed(side, name)
         self._remember()
         with self._lock:
             now, both = self._choice, (new.get("input"), new.get("output"))
@@ -440,10 +513,51 @@ class Desk:
                 source = sink = NULL
             elif NULL in (source, sink) and not Choice(source).plays_file:
                 source, sink = (None if name == NULL else name for name in (source, sink))
-            choice = replace(now, input=source, output=sink)
+            microphone = new.get("microphone", now.microphone)
+            choice = replace(
+                now,
+                input=source,
+                output=sink,
+                microphone=microphone,
+                microphone_channels=now.microphone_channels if microphone == now.microphone else (),
+                monitor=new.get("monitor", now.monitor),
+            )
             choice.check()
-            self._choose(choice)
+            if choice.device != now.device or not self._change_beside(choice):
+                self._choose(choice)
         return {}
+
+    def _allowed(self, side: str, name: str | None) -> None:
+        """A page is no way into the file system: it chooses among what there is.
+
+        Raises:
+            UsageError: there is no such device.
+        """
+        if name in (None, NULL, getattr(self._choice, side)):
+            return
+        known = {d["use"] for d in catalogue.devices() if _KINDS[side] in d["kinds"]}
+        if name not in known:
+            raise unknown("device", str(name), known)
+
+    def _change_beside(self, choice: Choice) -> bool:
+        """Whether a running stream can take other second devices while the first one plays on."""
+        now, stream = self._choice, self._stream
+        changed = {n: k for k, n in NAMES.items() if getattr(choice, n) != getattr(now, n)}
+        if stream is None or not self._stream_runs():
+            return False
+        if not all(now.own(name) and choice.own(name) for name in changed):
+            return False
+        second = choice.beside().options
+        if MICROPHONE in changed.values() and not choice.full_level:
+            names = {d["use"]: d["name"] for d in catalogue.devices()}
+            name = str(choice.microphone)
+            if name != NULL and self._may_howl(names.get(name, name), stream.device):
+                self._set({"mic.mute": 1})
+        for name, kind in changed.items():
+            stream.use(kind, second[name])
+        self._choice = choice
+        self._changed()
+        return True
 
     def _choose(self, choice: Choice) -> None:
         """Open another stream; the old one fades out."""
@@ -585,6 +699,7 @@ class Desk:
             "midi": self.learn is not None,
             "input": choice.input,
             "output": choice.output,
+            "second": {name: getattr(choice, name) for name in NAMES.values()},
             "device": "",
             "stems": list(settings.stems),
             "buses": list(buses(settings.stems, [n for n, on in settings.beside.items() if on])),

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +19,53 @@ def state_dir() -> Path:
     return Path(platformdirs.user_state_dir("realtime-sep"))
 
 
+@dataclass(frozen=True)
+class Left:
+    """How a device was left.
+
+    Attributes:
+        model: by name; None: nobody knows.
+        values: of parameters.
+        chains: of effects, by place, as text.
+    """
+
+    model: str | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    chains: Mapping[str, str] = field(default_factory=dict)
+
+
 class Memory:
-    """The last model and settings of each device.  Damaged or unwritable, it is merely empty."""
+    """What each device was left with.  Damaged or unwritable, it is merely empty."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = state_dir() / "desk.json" if path is None else path
 
-    def recall(self, device: str) -> tuple[str | None, dict[str, float]]:
-        """Model and values that this device was left with."""
+    def recall(self, device: str) -> Left:
+        """What this device was left with."""
         entry = self._read().get(device)
         if not isinstance(entry, dict) or not isinstance(entry.get("values"), dict):
-            return None, {}
+            return Left()
         values = {
             name: -math.inf if value is None else float(value)
             for name, value in entry["values"].items()
             if value is None or isinstance(value, int | float)
         }
-        model = entry.get("model")
-        return model if isinstance(model, str) else None, values
+        model, chains = entry.get("model"), entry.get("chains")
+        return Left(
+            model if isinstance(model, str) else None,
+            values,
+            {
+                place: text
+                for place, text in (chains if isinstance(chains, dict) else {}).items()
+                if isinstance(text, str)
+            },
+        )
 
-    def keep(self, device: str, model: str, values: Mapping[str, float]) -> None:
+    def keep(self, device: str, left: Left) -> None:
         """Remember it; silently not, where nothing can be written."""
         entries = self._read()
-        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        entries[device] = {"model": model, "values": plain}
+        plain = {n: value if math.isfinite(value) else None for n, value in left.values.items()}
+        entries[device] = {"model": left.model, "values": plain, "chains": dict(left.chains)}
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from realtime_sep.cli.beside import second_devices
-from realtime_sep.companion import spread
+from realtime_sep.cli.beside import channel_numbers
+from realtime_sep.companion import second_devices, spread
 from realtime_sep.errors import UsageError
 from realtime_sep.io.feedback import singing
 from realtime_sep.io.null import NullSpec
@@ -29,12 +29,12 @@ def test_second_devices_are_played_and_told(process: Callable[..., Any]) -> None
 
 
 def test_what_the_words_mean() -> None:
-    assert second_devices(None, None, None).config == {"outputs": ("mix",)}
-    main = second_devices("main", "3,4", "main", outputs=("mix", "*"))
+    assert second_devices(None, (), None).config == {"outputs": ("mix",)}
+    main = second_devices("main", channel_numbers("main", "3, 4"), "main", outputs=("mix", "*"))
     assert main.config == {"outputs": ("mix", "monitor", "*"), "microphone": (3, 4)}
     assert not main.options
-    assert second_devices("main", None, None).config["microphone"] == (3,)
-    own = second_devices("null", "2", "null").options
+    assert second_devices("main", (), None).config["microphone"] == (3,)
+    own = second_devices("null", channel_numbers("null", "2"), "null").options
     assert own["microphone"].channels == (2,)
     assert isinstance(own["monitor"].spec, NullSpec)
     assert spread((), 2) == spread((1,), 2) == (0, 0)
@@ -47,7 +47,7 @@ def test_what_the_words_mean() -> None:
 )
 def test_nonsense(mic: str | None, channels: str, word: str) -> None:
     with pytest.raises(UsageError, match=word):
-        second_devices(mic, channels, None)
+        channel_numbers(mic, channels)
 
 
 def test_a_microphone_that_hears_loudspeakers() -> None:

@@ -350,3 +350,26 @@ def test_a_chain_is_made_on_the_page(browser: Any, stage: Running) -> None:
     assert (page.mistakes, other.mistakes) == ([], [])
     page.context.close()
     other.context.close()
+
+
+def test_the_microphone_is_chosen_on_the_page(browser: Any, stage: Running) -> None:
+    """Another device for her while the song plays on; then none at all."""
+    page = open_page(browser, stage)
+    song = stage.state()
+    assert song["second"]["monitor"] == "null"
+    stage.command(type="set", values={"vocals": None, "music": None, "mic": 0, "mic.mute": 0})
+    assert heard(page, stage) > -30
+    before = stage.state()
+    page.select_option("#microphone", "null")
+    stage.until(lambda state: any("chosen" in line["text"] for line in state["notices"]))
+    after = stage.state()
+    assert after["second"] == {"microphone": "null", "monitor": "null"}
+    assert heard(page, stage) < -90
+    assert after["restarts"] == before["restarts"]
+    assert after["elapsed"] > before["elapsed"], "the same stream goes on"
+    page.select_option("#microphone", "")
+    stage.until(lambda state: state["running"] and state["microphone"] is None)
+    page.wait_for_selector("#strip-mic", state="detached")
+    assert page.input_value("#monitor") == "null"
+    assert page.mistakes == []
+    page.context.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from realtime_sep.control.memory import Memory, token
+from realtime_sep.control.memory import Left, Memory, token
 from realtime_sep.control.presets import find, presets
 from realtime_sep.errors import UsageError
 from realtime_sep.parameters import Settings
@@ -86,21 +86,23 @@ def test_an_unknown_preset_names_the_nearest(
 
 def test_a_device_is_remembered(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "deep" / "desk.json")
-    assert memory.recall("speakers") == (None, {})
-    memory.keep("speakers", "center", {"vocals": -math.inf, "wet": 0.5})
-    memory.keep("headphones", "unet", {"vocals": -3.0})
+    assert memory.recall("speakers") == Left()
+    speakers = Left("center", {"vocals": -math.inf, "wet": 0.5}, {"mix": "gain|!echo"})
+    headphones = Left("unet", {"vocals": -3.0})
+    memory.keep("speakers", speakers)
+    memory.keep("headphones", headphones)
     again = Memory(tmp_path / "deep" / "desk.json")
-    assert again.recall("speakers") == ("center", {"vocals": -math.inf, "wet": 0.5})
-    assert again.recall("headphones") == ("unet", {"vocals": -3.0})
+    assert again.recall("speakers") == speakers
+    assert again.recall("headphones") == headphones
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 3}', '{"a": {"values": {"x": "y"}}}'])
 def test_a_damaged_memory_is_empty(tmp_path: Path, text: str) -> None:
     path = tmp_path / "desk.json"
     path.write_text(text)
-    assert Memory(path).recall("a") == (None, {})
-    Memory(path).keep("a", "center", {})
-    assert Memory(path).recall("a") == ("center", {})
+    assert Memory(path).recall("a") == Left()
+    Memory(path).keep("a", Left("center"))
+    assert Memory(path).recall("a") == Left("center")
 
 
 def test_the_token_is_made_once_and_for_this_user_only(

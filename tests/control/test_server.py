@@ -21,6 +21,7 @@ import soundfile
 
 from realtime_sep.cli.desk import _tls
 from realtime_sep.control import guard, server
+from realtime_sep.control.desk import Choice, Desk
 from realtime_sep.errors import UsageError
 from realtime_sep.native import Watch
 
@@ -165,6 +166,8 @@ def test_hello_state_meters_and_picture(running: Running) -> None:
         ({"type": "model", "name": "../../etc/passwd"}, "unknown model"),
         ({"type": "device", "input": "/etc/passwd"}, "unknown device"),
         ({"type": "device", "input": 3}, "is a text"),
+        ({"type": "device", "microphone": "/etc/passwd"}, "unknown device"),
+        ({"type": "device", "monitor": "song.wav"}, "unknown device"),
         ({"type": "record"}, "on is missing"),
         ({"type": "record", "on": True, "buses": ["everything"]}, "unknown bus"),
         ({"type": "record", "on": True, "buses": [1]}, "buses are names"),
@@ -429,6 +432,9 @@ def test_an_engine_that_is_killed_comes_back_as_it_was(tmp_path: Any) -> None:
     try:
         made.until(lambda state: state["running"])
         made.command(type="set", values={"music": -7, "wet": 0.5})
+        made.command(type="chain", do="add", place="vocals", text="gain:db=-6|!echo")
+        made.until(lambda state: len(state["chains"]["vocals"]) == 2)
+        made.command(type="set", name="vocals.gain.db", value=-4)
         made.command(type="record", on=True, buses=["output"])
         (engine,) = made.engines()
         os.kill(engine, signal.SIGKILL)
@@ -444,9 +450,35 @@ def test_an_engine_that_is_killed_comes_back_as_it_was(tmp_path: Any) -> None:
         assert soundfile.info(file).samplerate == RATE
     finally:
         stop_desk(made)
-    # The next evening.
-    again = start_desk(tmp_path, "--model", "identity")
+    # The next evening, by a preset for another model.
+    (tmp_path / "realtime-sep").mkdir(exist_ok=True)
+    preset = '[band]\nmusic = -3\n[band.chains]\ndrums = "gate"\nmix = "compressor"\nmic = "gate"\n'
+    (tmp_path / "realtime-sep" / "presets.toml").write_text(preset)
+    again = start_desk(tmp_path, "--model", "identity", "--preset", "band")
     try:
-        assert again.until(lambda state: state["running"])["values"]["music"] == -7
+        state = again.until(lambda state: state["running"])
+        assert (state["values"]["music"], state["values"]["wet"]) == (-3, 0.5)
+        assert [slot["effect"] for slot in state["chains"]["mix"]] == ["compressor"]
+        assert [slot["bypassed"] for slot in state["chains"]["vocals"]] == [False, True]
+        assert state["values"]["vocals.gain.db"] == -4
+        told = [line["text"] for line in state["notices"]]
+        assert "identity has no drums: the effects for it wait" in told
     finally:
         stop_desk(again)
+
+
+def test_effects_that_cannot_be_had_do_not_stop_the_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def open_stream(*_: Any, chains: Any, **__: Any) -> str:
+        opened.append(chains)
+        if chains:
+            raise UsageError("unknown effect 'ladspa:gone'")
+        return "a stream"
+
+    monkeypatch.setattr("realtime_sep.control.desk.open_stream", open_stream)
+    choice = Choice("null", "null", model="identity", chains={"mix": "ladspa:gone"})
+    made = Desk(choice)
+    assert made._opened(choice) == "a stream"  # type: ignore[comparison-overlap]
+    assert opened == [{"mix": "ladspa:gone"}, {}]
+    assert "it plays without effects" in made.state()["notices"][-1]["text"]

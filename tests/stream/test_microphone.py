@@ -292,3 +292,46 @@ def test_in_a_process_of_its_own() -> None:
         stream.set("mic.mute", 1)
         until(stream, lambda: stream.stats.output_peak < -60)
         assert stats.microphone.peak > -40
+
+
+def test_another_second_device_is_chosen_while_the_first_one_plays_on() -> None:
+    """One that is there, one that comes later; the music stays bit for bit what it is."""
+    song = noise(2, seed=3) * 0.5
+    main = NullSpec(song, loop=True, capture=True, frames=30 * RATE)
+    low, high = tone(500, 1.0), tone(1000, 1.0, level=0.1)
+    with open_here(
+        main,
+        microphone=Beside(NullSpec(low, loop=True), channels=(2,)),
+        monitor=Beside(NullSpec()),
+        chains={"mic": []},
+    ) as stream:
+        stream.set("mic", -np.inf)
+
+        def mic() -> Any:
+            return stream.stats.microphone
+
+        until(stream, lambda: mic().peak == pytest.approx(-12.04, abs=0.3))
+        stream.use("mic", Beside(NullSpec(high, loop=True, drift=2e-4)))
+        until(stream, lambda: mic().there and mic().peak == pytest.approx(-20, abs=0.3))
+        assert any("microphone: null device" in line for line in stream.notices())
+        absent = Cable(tone(500, 30.0, channels=2), plugged=False)
+        stream.use("monitor", Beside(absent))
+        until(stream, lambda: any("monitor: no cable; waiting" in x for x in stream.notices()))
+        assert not stream.stats.monitor.there  # type: ignore[union-attr]
+        absent.plugged = True
+        until(stream, lambda: stream.stats.monitor.there)  # type: ignore[union-attr]
+        assert stream.beside["monitor"] == "cable"
+        until(stream, lambda: stream.stats.frames > RATE)
+        end, now = stream.stats.frames, stream.stats
+        with pytest.raises(UsageError, match="without"):
+            stream.use("ear", Beside(absent))
+    heard, late = stream.captured, stream.latency.frames
+    assert heard is not None
+    assert now.microphone is not None
+    assert now.monitor is not None
+    assert (now.reopens, now.microphone.reopens, now.monitor.reopens) == (0, 0, 0)
+    if now.late_blocks == 0:
+        assert now.microphone.gaps <= 1
+        stop = min(end - RATE // 4, 2 * RATE)
+        begin = RATE // 8
+        np.testing.assert_allclose(heard[begin:stop], song[begin - late : stop - late], atol=1e-6)

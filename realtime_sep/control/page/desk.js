@@ -79,14 +79,22 @@ function onHello(message) {
   if (message.preset_trouble) trouble(message.preset_trouble);
 }
 
+// What is chosen where: the kind of device, what stands for none of ours, and what is chosen now.
+const CHOOSERS = {
+  input: ["input", "the default device", () => state.input],
+  output: ["output", "the default device", () => state.output],
+  microphone: ["input", "no microphone", () => state.second.microphone],
+  monitor: ["output", "no monitor", () => state.second.monitor],
+};
+
 function fillDevices() {
-  for (const side of ["input", "output"]) {
-    const known = hello.devices.filter((d) => d.kinds.includes(side)).map((d) => [d.use, d.name]);
-    const now = state ? state[side] : null;
-    const list = [["", "the default device"], ["null", "none (null device)"], ...known];
-    if (now && !list.some(([value]) => value === now)) list.push([now, now.split("/").pop()]);
-    options($(side), list);
-    $(side).value = now || "";
+  for (const [id, [kind, without, chosen]] of Object.entries(CHOOSERS)) {
+    const known = hello.devices.filter((d) => d.kinds.includes(kind)).map((d) => [d.use, d.name]);
+    const now = state ? chosen() : null;
+    const list = [["", without], ["null", "silence (null device)"], ...known];
+    if (now && !list.some(([value]) => value === now)) list.push([now, now === "main" ? "channels of the first device" : now.split("/").pop()]);
+    options($(id), list);
+    $(id).value = now || "";
   }
 }
 
@@ -120,7 +128,8 @@ function onState(message) {
     $("mic-figure").title = `${state.microphone.device}: and ${state.microphone.device_ms.toFixed(1)} ms in devices`;
   }
   trouble(state.running ? (hello && hello.preset_trouble) || "" : problem(state.trouble));
-  if (hello && (!before || before.input !== state.input || before.output !== state.output)) fillDevices();
+  const chosen = ({ input, output, second }) => JSON.stringify([input, output, second]);
+  if (hello && (!before || chosen(before) !== chosen(state))) fillDevices();
   if (!before || before.buses.join() !== state.buses.join()) buildBuses();
   if (!state.recording) $("recorded").textContent = chosenBuses().join(", ");
   $("notices").replaceChildren(...state.notices.toReversed().map((notice) => {
@@ -554,8 +563,8 @@ $("wet").oninput = () => {
   $("wet-value").textContent = `${$("wet").value} %`;
 };
 $("model").onchange = () => { send({ type: "model", name: $("model").value }); $("model").blur(); };
-for (const side of ["input", "output"]) {
-  $(side).onchange = () => send({ type: "device", [side]: $(side).value });
+for (const id of Object.keys(CHOOSERS)) {
+  $(id).onchange = () => send({ type: "device", [id]: $(id).value });
 }
 
 function nudge(name, step) {
