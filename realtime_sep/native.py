@@ -1,4 +1,4 @@
-"""Owners for what the compiled part makes: rings, wakes, bridges, null devices, watches.
+"""Owners for what the compiled part makes: rings, wakes, bridges, hatches, null devices, watches.
 
 Each object holds its C counterpart through a `cdata` that frees it when the last one who needs it
 is gone: a bridge keeps its rings alive, a device its bridge, a view the ring that it looks into.
@@ -583,6 +583,89 @@ class LadspaPlugin(_Owner):
         lib.rs_ladspa_run(
             self._handle, _writable(block, self._channels, "LADSPA plugin"), len(block)
         )
+
+
+class Hatch(_Owner):
+    """Blocks to another process, and what it makes of them back; see `rs_hatch` in the header.
+
+    Args:
+        memory: shared, a writable buffer that begins on a page.
+        frames: of audio that it holds at least.
+        blocks: that it holds at most.
+        values: numbers that go with each block.
+    """
+
+    @staticmethod
+    def bytes_needed(frames: int, channels: int, blocks: int, values: int) -> int:
+        """Bytes of shared memory that `place` needs."""
+        return int(lib.rs_hatch_bytes(frames, channels, blocks, values))
+
+    @classmethod
+    def place(cls, memory: Any, frames: int, channels: int, blocks: int, values: int) -> Hatch:
+        """Lay it out; for the one who hands in."""
+        held = ffi.from_buffer("char[]", memory, require_writable=True)
+        pointer = lib.rs_hatch_place(held, len(held), frames, channels, blocks, values)
+        return cls(_own(pointer, lib.rs_hatch_free, "shared memory", held), channels, values)
+
+    @classmethod
+    def attach(cls, memory: Any, channels: int, values: int) -> Hatch:
+        """Open what another process has laid out; for the one who serves."""
+        held = ffi.from_buffer("char[]", memory, require_writable=True)
+        pointer = lib.rs_hatch_attach(held, len(held))
+        return cls(_own(pointer, lib.rs_hatch_free, "shared memory", held), channels, values)
+
+    def __init__(self, handle: Any, channels: int, values: int) -> None:
+        self._handle, self._channels = handle, channels
+        #: What goes with a block: to be filled before `put`, filled by `next`.
+        self.order = np.zeros(values)
+        self._order = ffi.from_buffer("double[]", self.order)
+
+    @staticmethod
+    def call(memory: Any) -> None:
+        """Call the one who serves for something else; the first page of the memory suffices."""
+        lib.rs_hatch_call(ffi.from_buffer(memory))
+
+    @staticmethod
+    def called(memory: Any, seconds: float) -> bool:
+        """Wait for that, while there is no hatch yet."""
+        return bool(lib.rs_hatch_called(ffi.from_buffer(memory), seconds))
+
+    def put(self, block: Float32) -> bool:
+        """Hand in `(frames, channels)` with the order; False if there is no room."""
+        data = _writable(block, self._channels, "Hatch.put")
+        return bool(lib.rs_hatch_put(self._handle, data, len(block), self._order))
+
+    def take(self, block: Float32, start: int, silent: int) -> int:
+        """Fill `block` with what begins at `start`, with silence before `silent`.
+
+        Returns:
+            1; 0 if it is not all there; -1 if it is not finite.
+        """
+        data = _writable(block, self._channels, "Hatch.take")
+        return int(lib.rs_hatch_take(self._handle, data, len(block), start, silent))
+
+    def wait(self, frames: int, seconds: float) -> bool:
+        """Until so many frames have been made in all; whether they have."""
+        return bool(lib.rs_hatch_await(self._handle, frames, seconds))
+
+    @property
+    def made(self) -> int:
+        """When the last result was there, in ns."""
+        return int(lib.rs_hatch_made(self._handle))
+
+    def next(self, block: Float32, seconds: float) -> int:
+        """Wait for the next block: its frames; 0 after `seconds` or a call."""
+        data = _writable(block, self._channels, "Hatch.next")
+        return int(lib.rs_hatch_next(self._handle, data, len(block), self._order, seconds))
+
+    def give(self, block: Float32) -> bool:
+        """What was made of it; False if there is no room."""
+        data = _writable(block, self._channels, "Hatch.give")
+        return bool(lib.rs_hatch_give(self._handle, data, len(block)))
+
+    def give_silence(self, frames: int) -> None:
+        """Let results begin with silence; before anybody serves."""
+        lib.rs_hatch_give(self._handle, ffi.NULL, frames)
 
 
 def ladspa_descriptors(path: str) -> list[Any]:

@@ -277,6 +277,43 @@ void rs_ladspa_reset(rs_ladspa *plugin);
 /* Change interleaved frames in place; [rt] as far as the plugin is. */
 void rs_ladspa_run(rs_ladspa *plugin, float *block, uint32_t frames);
 
+/* ---- hatch.c: blocks to another process, and what it makes of them back ---------------------- */
+
+/* A page of bells and three rings in shared memory: audio and orders go in, results come out.  Who
+ * hands in and who serves are one thread each, of two processes or of one.  An order goes with every
+ * block: `values` numbers that mean nothing here, all of them as they are now. */
+typedef struct rs_hatch rs_hatch;
+
+/* What `rs_hatch_place` needs: `frames` of audio at least, as many orders as `blocks`. */
+uint64_t rs_hatch_bytes(uint64_t frames, uint32_t channels, uint64_t blocks, uint32_t values);
+/* Lay it out in `memory`, zeroed or that of an older hatch at rest; open what is laid out. */
+rs_hatch *rs_hatch_place(void *memory, uint64_t bytes, uint64_t frames, uint32_t channels,
+                         uint64_t blocks, uint32_t values);
+rs_hatch *rs_hatch_attach(void *memory, uint64_t bytes);
+void rs_hatch_free(rs_hatch *hatch);
+
+/* Who serves can be called for something else, by any thread, and waits for that here while there is
+ * no hatch yet: the first page of the memory suffices, zeroed at first. */
+void rs_hatch_call(void *memory);
+int rs_hatch_called(void *memory, double seconds); /* 1 if called, 0 after `seconds` */
+
+/* Hand in `frames` with an order; 0 if there is no room.  [rt] */
+int rs_hatch_put(rs_hatch *hatch, const float *block, uint64_t frames, const double *order);
+/* Take the `frames` that begin at `start`, counted from the first result; older ones are dropped,
+ * and those before `silent` are silence.  1; 0 if they are not all there; -1 if they were, and are
+ * not finite.  [rt] */
+int rs_hatch_take(rs_hatch *hatch, float *block, uint64_t frames, uint64_t start, uint64_t silent);
+/* Wait until so many frames have been made in all; whether they have. */
+int rs_hatch_await(rs_hatch *hatch, uint64_t frames, double seconds);
+/* When the last result was there, in ns. */
+uint64_t rs_hatch_made(const rs_hatch *hatch);
+
+/* For who serves: wait for a block of at most `most` frames; how many it has, 0 after `seconds` or a
+ * call.  `order` is filled as it was handed in. */
+uint64_t rs_hatch_next(rs_hatch *hatch, float *block, uint64_t most, double *order, double seconds);
+/* What was made of it (NULL: silence); 0 if there is no room. */
+int rs_hatch_give(rs_hatch *hatch, const float *block, uint64_t frames);
+
 /* ---- null_device.c: a device without hardware ------------------------------------------------ */
 
 /* Calls the bridge from a thread of its own, as a sound card would: at the pace of the clock, or as

@@ -29,6 +29,10 @@ void rs_mirror_free(void *memory, size_t bytes);
 /* thread.c: sleep until the monotonic clock shows `when`. */
 void rs_sleep_until(uint64_t when);
 
+/* wake.c: the same as a wake, as a word of memory that processes share; 0 at first. */
+void rs_bell_ring(uint32_t *bell); /* [rt] */
+int rs_bell_wait(uint32_t *bell, double seconds);
+
 /* bridge.c: what the devices must know of the bridge that they drive. */
 uint32_t rs_bridge_hop(const rs_bridge *bridge);
 uint32_t rs_bridge_in_channels(const rs_bridge *bridge);

@@ -1,5 +1,6 @@
 /* A semaphore that an audio callback may post: on Linux a futex, which needs no lock to post and
- * waits by the monotonic clock (POSIX semaphores wait by the one that people set). */
+ * waits by the monotonic clock (POSIX semaphores wait by the one that people set).  A bell is the
+ * same as a word of memory that processes share. */
 #if defined(__linux__)
 #define _GNU_SOURCE
 #include <linux/futex.h>
@@ -33,6 +34,28 @@ struct rs_wake {
 
 _Static_assert(sizeof(struct rs_wake) == 4, "a futex is a 32-bit word");
 
+static void post(_Atomic uint32_t *posted, int wake) {
+    if (atomic_exchange(posted, 1) == 0) {
+        syscall(SYS_futex, posted, wake, 1, NULL, NULL, 0);
+    }
+}
+
+static int wait_for(_Atomic uint32_t *posted, int wait, double seconds) {
+    const uint64_t span = nanoseconds(seconds);
+    const uint64_t deadline = rs_now() + span;
+    uint64_t left = span;
+    while (atomic_exchange(posted, 0) == 0) {
+        if (left == 0) {
+            return 0;
+        }
+        const struct timespec time = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
+        syscall(SYS_futex, posted, wait, 0, &time, NULL, 0);
+        const uint64_t now = rs_now();
+        left = now < deadline ? deadline - now : 0;
+    }
+    return 1;
+}
+
 rs_wake *rs_wake_new(void) {
     return rs_memory_new(sizeof(rs_wake));
 }
@@ -42,25 +65,19 @@ void rs_wake_free(rs_wake *wake) {
 }
 
 void rs_wake_post(rs_wake *wake) {
-    if (atomic_exchange(&wake->posted, 1) == 0) {
-        syscall(SYS_futex, &wake->posted, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    }
+    post(&wake->posted, FUTEX_WAKE_PRIVATE);
 }
 
 int rs_wake_wait(rs_wake *wake, double seconds) {
-    const uint64_t span = nanoseconds(seconds);
-    const uint64_t deadline = rs_now() + span;
-    uint64_t left = span;
-    while (atomic_exchange(&wake->posted, 0) == 0) {
-        if (left == 0) {
-            return 0;
-        }
-        const struct timespec time = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
-        syscall(SYS_futex, &wake->posted, FUTEX_WAIT_PRIVATE, 0, &time, NULL, 0);
-        const uint64_t now = rs_now();
-        left = now < deadline ? deadline - now : 0;
-    }
-    return 1;
+    return wait_for(&wake->posted, FUTEX_WAIT_PRIVATE, seconds);
+}
+
+void rs_bell_ring(uint32_t *bell) {
+    post((_Atomic uint32_t *)bell, FUTEX_WAKE);
+}
+
+int rs_bell_wait(uint32_t *bell, double seconds) {
+    return wait_for((_Atomic uint32_t *)bell, FUTEX_WAIT, seconds);
 }
 
 #elif defined(__APPLE__)
@@ -131,6 +148,29 @@ void rs_wake_post(rs_wake *wake) {
 int rs_wake_wait(rs_wake *wake, double seconds) {
     const DWORD milliseconds = (DWORD)((nanoseconds(seconds) + 999999) / 1000000);
     return WaitForSingleObject(wake->semaphore, milliseconds) == WAIT_OBJECT_0;
+}
+
+#endif
+
+#if !defined(__linux__)
+
+/* No other system lets processes wait for a word: it is looked at. */
+enum { LOOK = 200000 }; /* ns */
+
+void rs_bell_ring(uint32_t *bell) {
+    atomic_store((_Atomic uint32_t *)bell, 1);
+}
+
+int rs_bell_wait(uint32_t *bell, double seconds) {
+    const uint64_t deadline = rs_now() + nanoseconds(seconds);
+    while (atomic_exchange((_Atomic uint32_t *)bell, 0) == 0) {
+        const uint64_t now = rs_now();
+        if (now >= deadline) {
+            return 0;
+        }
+        rs_sleep_until(deadline - now < LOOK ? deadline : now + LOOK);
+    }
+    return 1;
 }
 
 #endif

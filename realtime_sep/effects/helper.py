@@ -1,9 +1,9 @@
 """The process that runs foreign code, so that whatever it does wrong is done there.
 
-It imports little, so that it starts fast.  Orders come in three ways: calls and their answers,
-which are rare, through a pipe; blocks, and the parameters that each is to be run with, through two
-rings in shared memory; and a bell, a socket: its bytes mean "look" (`CALL`: at the pipe), its end
-that nobody needs this process any more.
+It imports little, so that it starts fast.  Orders come in two ways: calls and their answers,
+which are rare, through a pipe; blocks, and the parameters that each is to be run with, through a
+hatch in shared memory (`native.Hatch`), which also says that somebody calls.  The end of the pipe
+means that nobody needs this process any more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import mmap
 import signal
-import socket
 import sys
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -23,8 +22,6 @@ from realtime_sep import native
 from realtime_sep.errors import RealtimeSepError, UsageError
 from realtime_sep.types import Float32
 
-#: What rings the bell.
-BLOCK, CALL = b"\0", b"\1"
 #: Parameters that an order can carry.
 MOST = 500
 #: Below that of the worker, which waits for what is made here.
@@ -32,21 +29,11 @@ _PRIORITY = 3
 #: Seconds of computing without a rest after which a process that is urgent ends: it hangs, and so
 #: might whoever should end it.
 _HANGS = 3
-
-
-def order_width(parameters: int) -> int:
-    """Channels of a ring of orders: rows of float64 are frames, whether to reset, parameters."""
-    return 2 * (2 + parameters)
-
-
-def layout(channels: int, width: int, frames: int, blocks: int) -> list[tuple[int, int, int, int]]:
-    """`(frames, channels, start, end)` in shared memory of the rings: audio, orders, results."""
-    places, start = [], 0
-    for length, wide in ((frames, channels), (blocks, width), (2 * frames, channels)):
-        end = start + native.Ring.bytes_needed(length, wide)
-        places.append((length, wide, start, end))
-        start = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
-    return places
+#: Seconds between looks at whether anybody is there still.
+_LOOK = 0.25
+#: First of the numbers that go with a block, the values of the parameters follow: what has happened
+#: since the one before.
+RESET, TURNED = 1, 2
 
 
 def named(function: str) -> Any:
@@ -56,12 +43,17 @@ def named(function: str) -> Any:
 
 
 class Bench:
-    """One effect in this process, and the rings that it works between."""
+    """One effect in this process, and the hatch that blocks come through.
 
-    def __init__(self, bell: socket.socket, memory: int) -> None:
-        self._bell, self._memory = bell, memory
+    Args:
+        page: the first one of the shared memory.
+        memory: its file's number.
+    """
+
+    def __init__(self, page: mmap.mmap, memory: int) -> None:
+        self._page, self._memory = page, memory
         self._effect: Any = None
-        self._rings: tuple[native.Ring, native.Ring, native.Ring] | None = None
+        self._hatch: native.Hatch | None = None
 
     # ---- calls
 
@@ -74,8 +66,8 @@ class Bench:
         return self._parameters
 
     def rest(self) -> None:
-        """Touch the rings no more: they are about to be laid out anew."""
-        self._rings = None
+        """Touch the hatch no more: it is about to be laid out anew."""
+        self._hatch = None
 
     def prepare(
         self,
@@ -83,16 +75,15 @@ class Bench:
         channels: int,
         max_frames: int,
         values: list[float],
-        places: list[tuple[int, ...]],
+        size: int,
     ) -> int:
         """The latency, with these values of the parameters."""
         self._turn(np.array(values))
         self._effect.prepare(samplerate, channels, max_frames)
         self._latency = int(self._effect.latency)
         self._block: Float32 = np.zeros((max_frames, channels), np.float32)
-        whole = np.frombuffer(mmap.mmap(self._memory, places[-1][-1]), np.uint8)
-        audio, orders, results = (native.Ring.attach(whole[s:e]) for _, _, s, e in places)
-        self._rings = audio, orders, results
+        whole = mmap.mmap(self._memory, size)
+        self._hatch = native.Hatch.attach(whole, channels, 1 + len(values))
         gc.collect()
         gc.freeze()
         return self._latency
@@ -113,37 +104,27 @@ class Bench:
     # ---- blocks
 
     def work(self) -> None:
-        """Everything that has been ordered.
+        """Blocks, until somebody calls, or for a while.
 
         Raises:
             RealtimeSepError: the effect cannot be used any more.
         """
-        if self._rings is None:
+        if (hatch := self._hatch) is None:
+            native.Hatch.called(self._page, _LOOK)
             return
-        audio, orders, results = self._rings
-        while (row := orders.claim_read(1)) is not None:
-            order = row[0].view(np.float64)
-            frames, reset = int(order[0]), bool(order[1])
-            if order[2:].tobytes() != self._values.tobytes():
-                self._turn(order[2:].copy())
-            if reset:
-                self._effect.reset()
-            orders.commit_read(1)
-            source, block = audio.claim_read(frames), self._block[:frames]
-            assert source is not None, "orders come after their audio"
-            block[:] = source
-            audio.commit_read(frames)
-            self._effect.process(block)
-            if self._effect.latency != self._latency:
-                raise UsageError(
-                    f"was {self._latency} frames late, and now says {self._effect.latency}"
-                )
-            target = results.claim_write(frames)
-            if target is None:
+        effect, order, whole = self._effect, hatch.order, self._block
+        while frames := hatch.next(whole, _LOOK):
+            if news := int(order[0]):
+                if news & TURNED:
+                    self._turn(order[1:].copy())
+                if news & RESET:
+                    effect.reset()
+            block = whole[:frames]
+            effect.process(block)
+            if effect.latency != self._latency:
+                raise UsageError(f"was {self._latency} frames late, and now says {effect.latency}")
+            if not hatch.give(block):
                 raise UsageError("nobody takes its results")
-            target[:] = block
-            results.commit_write(frames)
-            self._bell.send(BLOCK)
 
     def _turn(self, values: Any) -> None:
         for parameter, old, new in zip(self._parameters, self._values, values, strict=True):
@@ -152,15 +133,15 @@ class Bench:
         self._values = values
 
 
-def main(pipe_number: int, bell_number: int, memory: int) -> None:
+def main(pipe_number: int, memory: int) -> None:
     """Work until nobody is there any more, or the effect fails: then the pipe says why."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that owns the terminal
     native.flush_denormals()
-    pipe, bell = Connection(pipe_number), socket.socket(fileno=bell_number)
-    bench = Bench(bell, memory)
+    pipe = Connection(pipe_number)
+    bench = Bench(mmap.mmap(memory, mmap.PAGESIZE), memory)
     try:
-        while rung := bell.recv(256):
-            for _ in range(rung.count(CALL)):
+        while True:
+            while pipe.poll():
                 method, *arguments = pipe.recv()
                 pipe.send(_answer(getattr(bench, method), arguments))
             bench.work()

@@ -2,7 +2,7 @@
 
 The worker hands over a block and takes what was made of the one before, so a block is all the
 latency that this adds, and the worker never waits for longer than a quarter of a block.  Audio
-travels through rings in shared memory; see `effects.helper` for the other side.
+travels through shared memory; see `effects.helper` for the other side.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 
-from realtime_sep.effects.helper import BLOCK, CALL, layout, order_width
+from realtime_sep.effects.helper import RESET, TURNED
 from realtime_sep.effects.protocol import Late
 from realtime_sep.errors import RealtimeSepError, UsageError, unknown
-from realtime_sep.native import Ring
+from realtime_sep.native import Hatch
 from realtime_sep.parameters import Parameter
 from realtime_sep.types import Float32
 
@@ -38,8 +38,12 @@ PATIENCE = 0.25
 SLOW = 0.5
 #: Seconds to wait for a call, and for a block where no clock is pressing.
 _HANGS = 20.0
-#: Seconds of audio that the rings hold: more than is lost before an effect is given up.
-_RINGS = 1.5
+#: Seconds of audio that the hatch holds, more than is lost before an effect is given up,
+_ROOM = 1.5
+#: and blocks, however short they come.
+_BLOCKS = 4096
+#: Seconds between looks at whether the process is there still, where no clock is pressing.
+_LOOK = 0.05
 
 _MAIN = "import sys; from realtime_sep.effects.helper import main; main(*map(int, sys.argv[1:]))"
 
@@ -56,9 +60,10 @@ class Helper:
 
     def _start(self) -> None:
         pipe, their_pipe = socket.socketpair()
-        self.bell, their_bell = socket.socketpair()
         self.memory = _shared_memory()
-        theirs = (their_pipe.fileno(), their_bell.fileno(), self.memory)
+        os.ftruncate(self.memory, mmap.PAGESIZE)
+        self._page = mmap.mmap(self.memory, mmap.PAGESIZE)
+        theirs = (their_pipe.fileno(), self.memory)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _MAIN, *map(str, theirs)],
             stdin=subprocess.DEVNULL,
@@ -69,10 +74,8 @@ class Helper:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         their_pipe.close()
-        their_bell.close()
         self._pipe = Connection(pipe.detach())
-        self.bell.setblocking(False)
-        self._end = weakref.finalize(self, _end, self._process, self._pipe, self.bell, self.memory)
+        self._end = weakref.finalize(self, _end, self._process, self._pipe, self.memory)
 
     @property
     def pid(self) -> int:
@@ -93,7 +96,7 @@ class Helper:
             self._start()
         try:
             self._pipe.send((method, *arguments))
-            self.bell.send(CALL)
+            Hatch.call(self._page)
             if not self._pipe.poll(_HANGS):
                 self.close()
                 raise UsageError(f"the plugin does not answer within {_HANGS:g} s")
@@ -106,23 +109,16 @@ class Helper:
             return content
         raise content if kind == "raised" else UsageError(f"the plugin {content}")
 
-    def ring(self) -> None:
-        """Let the process look; never waits."""
-        with suppress(OSError):  # rung often enough, or dead, which is seen when something lacks
-            self.bell.send(BLOCK)
-
-    def wait(self, seconds: float) -> bool:
-        """Until the process rings, or dies: then False."""
-        select.select([self.bell], [], [], seconds)
+    @property
+    def ended(self) -> bool:
+        """Whether the process has, or is about to: it never speaks but when it is asked."""
         try:
-            return self.bell.recv(4096) != b""
-        except BlockingIOError:
+            return bool(select.select([self._pipe], [], [], 0)[0])
+        except (OSError, ValueError):  # closed
             return True
-        except OSError:
-            return False
 
     def why(self, patience: float = 1e-3) -> str:
-        """What the process has done to end, in words; its sockets close a moment before it ends."""
+        """What the process has done to end, in words; its pipe closes a moment before it ends."""
         with suppress(EOFError, OSError):
             if self._pipe.poll():
                 kind, content = self._pipe.recv()
@@ -150,11 +146,8 @@ class Helper:
         self.close()
 
 
-def _end(
-    process: subprocess.Popen[bytes], pipe: Connection, bell: socket.socket, memory: int
-) -> None:
+def _end(process: subprocess.Popen[bytes], pipe: Connection, memory: int) -> None:
     pipe.close()
-    bell.close()
     os.close(memory)
     try:
         process.wait(0.2)
@@ -194,13 +187,14 @@ class Isolated:
         except BaseException:
             helper.close()
             raise
-        self._places = {p.name: 2 + i for i, p in enumerate(self.parameters)}
-        self._order = np.array([0.0, 0.0, *(p.default for p in self.parameters)])
+        self._places = {p.name: i for i, p in enumerate(self.parameters)}
+        self._values = np.array([p.default for p in self.parameters])
+        self._news = 0  # what the next block is to bring along
         self.latency = 0
         self.late = 0
         self._realtime = False
         self._failed = ""
-        self._audio: Ring | None = None
+        self._hatch: Hatch | None = None
 
     @property
     def pid(self) -> int:
@@ -224,42 +218,40 @@ class Isolated:
         Raises:
             UsageError: the effect cannot be used.
         """
-        frames = max(round(_RINGS * samplerate), 4 * max_frames)
-        if self._audio is not None:
+        shape = max(round(_ROOM * samplerate), 4 * max_frames), channels, _BLOCKS
+        if self._hatch is not None:
             self._helper.ask("rest")  # it may be at work still, on the block of its latency
-        # One order for a block, however short blocks come.
-        places = layout(channels, order_width(len(self.parameters)), frames, 4096)
-        os.ftruncate(self._helper.memory, places[-1][-1])
-        whole = np.frombuffer(mmap.mmap(self._helper.memory, places[-1][-1]), np.uint8)
-        self._audio, self._orders, self._results = (
-            Ring.place(whole[start:end], length, wide) for length, wide, start, end in places
+        size = Hatch.bytes_needed(*shape, 1 + len(self._values))
+        os.ftruncate(self._helper.memory, size)
+        self._hatch = Hatch.place(
+            mmap.mmap(self._helper.memory, size), *shape, 1 + len(self._values)
         )
-        values = self._order[2:].tolist()
-        own = self._helper.ask("prepare", samplerate, channels, max_frames, values, places)
+        self._hatch.give_silence(max_frames)  # what was made of the block before the first
+        values = self._values.tolist()
+        own = self._helper.ask("prepare", samplerate, channels, max_frames, values, size)
         self._block = max_frames
         self.latency = own + max_frames
-        self._samplerate, self._channels = samplerate, channels
-        self._scratch: Float32 = np.zeros((max_frames, channels), np.float32)
-        self._results.write(np.zeros((max_frames, channels), np.float32))
+        self._samplerate = samplerate
         self._due = 0
         self._missed = 0.0
         self._stuck = -1
         self._failed = ""
-        self._reset = 0.0
+        self._news = 0
         self._silent = 0
 
     def set(self, name: str, value: float) -> None:
         """See `Effect.set`."""
         for parameter in self.parameters:
             if parameter.name == name:
-                self._order[self._places[name]] = parameter.checked(value)
+                self._values[self._places[name]] = parameter.checked(value)
+                self._news |= TURNED
                 return
         raise unknown("parameter of this effect", name, self._places)
 
     def reset(self) -> None:
         """See `Effect.reset`."""
-        if self._audio is not None:
-            self._reset = 1.0
+        if self._hatch is not None:
+            self._news |= RESET
             self._silent = self._due + self._block
 
     def process(self, block: Float32) -> None:
@@ -269,70 +261,52 @@ class Isolated:
             Late: there is nothing for this block.
             Failed: and there never will be.
         """
-        self._submit(block)
+        hatch = self._hatch
+        if self._failed or hatch is None:
+            raise Failed(self._failed or "prepare() comes first")
+        if self._news:
+            hatch.order[1:] = self._values
+        hatch.order[0] = self._news
+        self._news = 0
+        if not hatch.put(block):
+            self._fail("hangs")
         frames, start = len(block), self._due
         self._due += frames
-        if not self._arrives():
+        taken = hatch.take(block, start, self._silent)
+        if not taken and self._arrives(hatch):
+            taken = hatch.take(block, start, self._silent)
+        if not taken:
             self.late += 1
             self._missed += frames
             if self._missed > SLOW * self._samplerate or not self._realtime:
                 self._fail("hangs, or is too slow")
             raise Late("not in time")
         self._missed = max(0.0, self._missed - 0.1 * frames)
-        results = self._results
-        if (behind := start - results.consumed) > 0:  # came too late
-            results.claim_read(behind)
-            results.commit_read(behind)
-        made = results.claim_read(frames)
-        assert made is not None, "it has arrived"
-        block[:] = made
-        results.commit_read(frames)
-        if start < self._silent:  # what was before the last reset
-            block[: self._silent - start] = 0
-        if not np.isfinite(np.abs(block, out=self._scratch[:frames]).max()):
+        if taken < 0:
             self._fail("sent NaN or infinity")
 
-    def _submit(self, block: Float32) -> None:
-        if self._failed or self._audio is None:
-            raise Failed(self._failed or "prepare() comes first")
-        frames = len(block)
-        audio, order = self._audio.claim_write(frames), self._orders.claim_write(1)
-        if audio is None or order is None:
-            self._fail("hangs")
-        audio[:] = block
-        self._audio.commit_write(frames)
-        self._order[0], self._order[1] = frames, self._reset
-        order[0].view(np.float64)[:] = self._order
-        self._orders.commit_write(1)
-        self._reset = 0.0
-        self._helper.ring()
-
-    def _arrives(self) -> bool:
+    def _arrives(self, hatch: Hatch) -> bool:
         """Whether all that is due is there, after some patience."""
-        results = self._results
-        if results.written >= self._due:
-            return True
         patience = PATIENCE * self._block / self._samplerate if self._realtime else _HANGS
-        if results.written == self._stuck:  # not again
+        if self._realtime and hatch.made == self._stuck:  # not again
             patience = 0.0
+        self._stuck = hatch.made
         deadline = time.monotonic() + patience
-        while results.written < self._due:
-            left = deadline - time.monotonic()
-            if not self._helper.wait(max(left, 0.0)) and results.written < self._due:
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            if hatch.wait(self._due, min(left, _LOOK)):
+                self._stuck = -1
+                return True
+            if self._helper.ended:
                 self._fail(self._helper.why())
-            if left <= 0:
-                break
-        self._stuck = -1 if results.written >= self._due else results.written
-        return self._stuck < 0
-
-    def await_all(self, seconds: float) -> bool:
-        """Wait until all that was handed over has been made; whether it has."""
-        deadline = time.monotonic() + seconds
-        while self._results.written < self._due + self._block:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._helper.wait(left):
+            if not left:
                 return False
-        return True
+
+    def await_all(self, seconds: float) -> int:
+        """Wait until all that was handed over has been made: when it was, in ns; 0: not yet."""
+        hatch = self._hatch
+        assert hatch is not None, "prepare() comes first"
+        return hatch.made if hatch.wait(self._due + self._block, seconds) else 0
 
     def _fail(self, why: str) -> NoReturn:
         self._failed = why

@@ -17,6 +17,7 @@ from realtime_sep.effects.isolated import SLOW, Helper, Isolated
 from realtime_sep.effects.ladspa import Ladspa
 from realtime_sep.effects.slot import FADE, Slot
 from realtime_sep.errors import UsageError
+from realtime_sep.testing.base import allocated
 from realtime_sep.types import Float32
 from tests.hosting.conftest import BLOCK, RATE, noise, run
 
@@ -97,6 +98,20 @@ def test_it_is_prepared_anew_while_it_works() -> None:
         made = run(effect, audio, (BLOCK // 4,))  # and a block is under way
         np.testing.assert_array_equal(made[BLOCK:], audio[:-BLOCK])
     effect.close()
+
+
+def test_a_block_allocates_nothing(fault: Isolated) -> None:
+    """Its frames are 16 kB."""
+    fault.prepare(RATE, 2, 4096)
+    audio = noise(4096)
+
+    def play() -> None:
+        fault.set("mode", PASS)
+        fault.process(audio)
+
+    kept, most = allocated(play, 10)
+    assert kept < 500
+    assert most < 1000
 
 
 def test_denormals_are_nothing_there(fault: Isolated) -> None:
