@@ -21,7 +21,7 @@ from realtime_sep.io.device import Device, DeviceSpec
 from realtime_sep.io.file import read_audio
 from realtime_sep.io.jack import JackSpec
 from realtime_sep.io.null import NULL_RATE, NullSpec
-from realtime_sep.io.portaudio import PortAudioSpec
+from realtime_sep.io.portaudio import START_TIMEOUT, PortAudioSpec
 from realtime_sep.io.song import at_rate
 from realtime_sep.native import Bridge, BridgeConfig, Ring
 from realtime_sep.parameters import MICROPHONE, MONITOR
@@ -33,6 +33,8 @@ _RING_SECONDS = 0.5
 _RETRY = 0.5
 #: Seconds without a callback after which it counts as gone.
 _SILENCE = 0.7
+#: Seconds in which a sound server may take what it takes at first; then it may sleep for a while.
+_FIRST = 0.3
 #: Seconds that whoever brings it back may take to see that nobody wants it any more.
 _GIVE_UP_TIMEOUT = 1.0
 
@@ -138,7 +140,7 @@ class Companion:
         self._feed: Feed | None = None
         self._seek: _Seek | None = None
         self._wanted: Beside | None = None
-        self.reopens = self._fades = 0
+        self.reopens = self._fades = self._faded = 0
         self.device = self._open(beside)
         self.link = self._make(self.device, beside)
         self._since = 0
@@ -180,6 +182,7 @@ class Companion:
     def attach(self, feed: Feed) -> None:
         """Serve this feed from now on."""
         self._feed = feed
+        feed.prepare(self.link)
         feed.link = self.link if self._since and self._seek is None else None
 
     def start(self) -> None:
@@ -205,6 +208,11 @@ class Companion:
         return self._since > 0 and self._seek is None
 
     @property
+    def latency(self) -> int:
+        """Frames of the engine that its own clock costs now."""
+        return 0 if self._feed is None else self._feed.latency(self.link)
+
+    @property
     def fades(self) -> int:
         """Times that its output had to fade."""
         return self._fades + self.link.bridge.stats().fades
@@ -218,6 +226,8 @@ class Companion:
         last = max(self.link.bridge.stats().last_callback, self._since)
         age = (native.now() - last) * 1e-9
         limit = max(_SILENCE, 4 * max(self.device.blocks) / self.device.samplerate)
+        if last - self._since < _FIRST * 1e9:
+            limit = max(limit, START_TIMEOUT)
         return f"no audio for {age:.1f} s" if age > limit else ""
 
     def use(self, beside: Beside) -> None:
@@ -249,6 +259,9 @@ class Companion:
         elif self._since and (trouble := self._trouble):
             self._leave(_Seek(self, self._beside))
             yield f"{name}: {self.device.description}: {trouble}; waiting for it, the rest plays on"
+        elif self._feed is not None and self.fades > self._faded:
+            self._feed.widen()  # hops came too late for it
+        self._faded = self.fades
 
     def _leave(self, seek: _Seek) -> None:
         if self._feed is not None:

@@ -12,6 +12,9 @@ to fade with, and `MARGIN` for callbacks that come late.  It is the stream's lat
 
 A ring that runs dry fades out over the guard, is silent, and fades in at its place again: a gap,
 which is counted; so is a stream that is found too far from its place.
+
+Where `MARGIN` is too short, a gap widens the distance by as much again, up to `WIDEST`, as a jitter
+buffer does; after a minute without a gap it shrinks, too slowly to be heard (`RAMP`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,15 @@ from realtime_sep.types import Float32
 
 #: Seconds by which callbacks of either device may be late.
 MARGIN = 0.004
+#: Seconds by which the distance may widen beyond that.
+WIDEST = 0.032
+#: Seconds without a gap after which it shrinks again,
+CALM = 60.0
+#: and how fast it moves while there is sound, relative: 0.2 cents.
+RAMP = 1e-4
+#: Seconds for which a device must have run evenly since it began: a sound server may take a quarter
+#: of that at once, and wake up for more only two seconds later.
+SETTLE = 0.3
 #: Seconds after which a mark is of a device that has stopped.
 _STALE = 0.25
 
@@ -71,7 +83,6 @@ class _Prepared:
     link: Link
     speed: Varispeed
     loop: ClockLoop
-    distance: int
     line: Float32
     raw: Float32  # a hop of the ring's channels
 
@@ -85,14 +96,20 @@ class Feed:
 
     Attributes:
         gaps: times that the sound was interrupted.
+        wider: seconds by which the distance is to be wider than it must be.
         correction: relative, of the device's clock.
         error: frames of the device by which the stream is not where it should be, averaged.
     """
 
+    #: Seconds for which a device must have run evenly since a gap.
+    pause = 0.0
+
     def __init__(self, samplerate: int, hop: int, guard: int) -> None:
         self.samplerate, self.hop = samplerate, hop
         self.gaps = 0
+        self.wider = 0.0
         self._guard, self._fade = guard, min(guard, hop)
+        self._prepared: _Prepared | None = None
         self._wanted: _Prepared | None = None
         self._linked: _Prepared | None = None
         self._sounds = False
@@ -100,7 +117,10 @@ class Feed:
         self._rising: Float32 = rising[:, None]
         self._falling: Float32 = rising[::-1, None].copy()
         self._place = 0.0
-        self._distance = 0
+        self._distance = 0.0
+        self._calm = 0.0
+        self._rest = SETTLE
+        self._since: int | None = None  # the mark from which on the device has run evenly
         self._speed: Varispeed
         self._loop = ClockLoop(samplerate, hop)
 
@@ -111,7 +131,16 @@ class Feed:
 
     @link.setter
     def link(self, link: Link | None) -> None:
-        self._wanted = None if link is None else self._prepare(link)
+        if link is None:
+            self._wanted = None
+        else:
+            self.prepare(link)
+            self._wanted = self._prepared
+
+    def prepare(self, link: Link) -> None:
+        """Make all that a link needs before it is set: what must be compiled takes a while."""
+        if self._prepared is None or self._prepared.link is not link:
+            self._prepared = self._prepare(link)
 
     @property
     def correction(self) -> float:
@@ -134,18 +163,25 @@ class Feed:
         speed.render(line, float(speed.half), speed.step, line[:1].copy())
         loop = ClockLoop(link.samplerate, max(*link.blocks, MARGIN * link.samplerate))
         raw: Float32 = np.zeros((self.hop, link.ring.channels), np.float32)
-        return _Prepared(link, speed, loop, self.distance(link), line, raw)
+        return _Prepared(link, speed, loop, line, raw)
 
     def _varispeed(self, link: Link) -> Varispeed:
         raise NotImplementedError
 
     def latency(self, link: Link) -> int:
         """Frames of the engine that the two clocks cost with this device."""
-        return round(self.distance(link) * self.samplerate / link.samplerate)
+        return round(self._goal(link) * self.samplerate / link.samplerate)
+
+    def _goal(self, link: Link) -> float:
+        return self.distance(link) + self.wider * link.samplerate
 
     def distance(self, link: Link) -> int:
-        """The same in frames of the device."""
+        """The least distance, in frames of the device."""
         raise NotImplementedError
+
+    def widen(self) -> None:
+        """The distance was too short for what this machine does."""
+        self.wider, self._calm = min(self.wider + MARGIN, WIDEST), 0.0
 
     def _follow(self) -> Link | None:
         """The link in use; another one is taken only when the one before is silent."""
@@ -157,30 +193,50 @@ class Feed:
 
     def _begin(self, prepared: _Prepared) -> None:
         self._speed, self._loop = prepared.speed, prepared.loop
-        self._distance = prepared.distance
+        self.wider, self._rest, self._since = 0.0, SETTLE, None
+        self._distance = self._goal(prepared.link)
 
     def _device(self, link: Link, moment: Moment) -> float | None:
         """Where the device was at this moment on its ring's timeline; None: it stands still."""
         mark = link.bridge.mark()
-        if mark is None:
+        since = math.inf if mark is None else (moment.time - mark[1]) * 1e-9
+        if mark is None or abs(since) >= _STALE:
+            self._since = None
             return None
-        frames, time = mark
-        since = (moment.time - time) * 1e-9
-        return frames + since * link.samplerate if abs(since) < _STALE else None
+        self._newest = mark[0]
+        if self._since is None:
+            self._since = mark[0]
+        return mark[0] + since * link.samplerate
+
+    def _steady(self, link: Link) -> bool:
+        """Whether the device has run evenly for long enough to begin."""
+        since = self._since
+        return since is not None and self._newest - since >= self._rest * link.samplerate
 
     def _keeps(self, link: Link, behind: float | None) -> bool:
         """One look of the loop; whether the stream may go on as it does."""
+        seconds = self.hop / self.samplerate
         if behind is not None:
-            self._loop.update(behind, self.hop / self.samplerate)
+            self._loop.update(behind, seconds)
+        self._calm += seconds
+        if self._calm > CALM:
+            self.wider = max(0.0, self.wider - RAMP * seconds)
+        most = RAMP * seconds * link.samplerate
+        self._distance += min(max(self._goal(link) - self._distance, -most), most)
         return self.link is link and not self._loop.lost
 
-    def _stop(self) -> None:
+    def _stop(self, link: Link) -> None:
         self.gaps += 1
-        self._sounds = False
+        if self.link is link:
+            self.widen()
+        self._distance = self._goal(link)
+        self._sounds, self._rest, self._since = False, self.pause, None
 
 
 class MicrophoneFeed(Feed):
     """Takes a hop's worth from a microphone."""
+
+    pause = 0.1  # one that is being pulled out is known to be gone by then
 
     def distance(self, link: Link) -> int:
         speed = link.samplerate / self.samplerate
@@ -220,11 +276,11 @@ class MicrophoneFeed(Feed):
             if keeps and self._there(ring, len(out), step, self._held):
                 self._render(ring, step, out)
             else:
-                self._stop()
+                self._stop(link)
                 out[self._fade :] = 0
                 self._render(ring, speed.step, out[: self._fade])
                 out[: self._fade] *= self._falling
-        elif device is not None and self.link is link and self._find(ring, device):
+        elif self._finds(link, device):
             self._loop.restart()
             speed.step = step = speed.nominal * (1 + self._loop.correction)
             self._sounds = self._there(ring, len(out), step, self._held)
@@ -236,8 +292,11 @@ class MicrophoneFeed(Feed):
         else:
             out[:] = 0
 
-    def _find(self, ring: Ring, place: float) -> bool:
-        """Go there, and let go of all that is older; whether that is possible."""
+    def _finds(self, link: Link, place: float | None) -> bool:
+        """Go to where it should be, and let go of all that is older; whether that is possible."""
+        if place is None or self.link is not link:
+            return False
+        ring = link.ring
         old = math.floor(place) - self._speed.half + 1 - ring.consumed
         if old < 0:
             return False
@@ -245,7 +304,7 @@ class MicrophoneFeed(Feed):
         ring.claim_read(some)
         ring.commit_read(some)
         self._place = place
-        return some == old
+        return some == old and self._steady(link)
 
     def _there(self, ring: Ring, frames: int, step: float, reserve: int) -> bool:
         last = self._place + self._speed.reach(frames, step)
@@ -305,12 +364,13 @@ class MonitorFeed(Feed):
             if keeps and ring.write_space >= frames + self._fade:
                 self._render(ring, frames, step)
             else:
-                self._stop()
+                self._stop(link)
                 rest = self._ready(speed.step)
                 self._render(ring, min(rest, self._fade, ring.write_space), speed.step, falls=True)
                 self._pass_over(self._ready(speed.step))
             return
-        silence = -1 if missing is None or self.link is not link else round(missing)
+        begins = missing is not None and self.link is link and self._steady(link)
+        silence = round(missing or 0) if begins else -1
         speed.step = step = speed.nominal / (1 + self._loop.drift)
         frames = self._ready(step)
         if 0 <= silence <= ring.write_space - frames - self._fade:

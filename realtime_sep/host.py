@@ -84,6 +84,7 @@ class Host:
         self._device = plan.device.open(plan.config)
         self._rig = Rig(plan, self._device, records, tap)
         self._beside: dict[str, Companion] = {}
+        self._late_beside: dict[str, int] = {}  # as they were told last
         try:
             self._open_beside(plan)
         except BaseException:
@@ -123,7 +124,7 @@ class Host:
             return late
         companion = self._beside[kind]
         second = companion.device.latency * latency.samplerate / companion.device.samplerate
-        return replace(late, device=late.device + round(second), clock=feed.latency(companion.link))
+        return replace(late, device=late.device + round(second), clock=companion.latency)
 
     # ---- second devices
 
@@ -142,10 +143,12 @@ class Host:
                 self._beside[kind].attach(feed)
 
     def _watch_beside(self) -> Iterator[tuple[str, Any]]:
-        for companion in self._beside.values():
+        for kind, companion in self._beside.items():
             before = companion.device
             told = list(companion.watch())
-            if companion.device is not before:
+            wider = abs(companion.latency - self._late_beside.get(kind, 0))
+            if companion.device is not before or wider > 1e-3 * self._rig.info.samplerate:
+                self._late_beside[kind] = companion.latency
                 yield "changed", self.opened
             for line in told:
                 yield "notice", line
@@ -276,8 +279,8 @@ class Host:
             `("switched", (number, Opened))` when another separator has taken over, `("unswitched",
             (number, str))` when it cannot; `("edited", (number, Opened))` and `("unedited",
             (number, str))` likewise for chains of effects, `("changed", Opened)` when an effect was
-            taken out or a second device
-            is another one; `("ended", None)` when the device came to its own end.
+            taken out or a second device is another one, or later; `("ended", None)` when the device
+            came to its own end.
 
         Raises:
             EngineError: the separator raised.

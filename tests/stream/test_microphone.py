@@ -13,7 +13,8 @@ import soundfile
 from realtime_sep.companion import Beside
 from realtime_sep.control.recorder import Recorder, buses
 from realtime_sep.errors import DeviceError, UsageError
-from realtime_sep.io.null import NullSpec
+from realtime_sep.feeds import Feed
+from realtime_sep.io.null import NullDevice, NullSpec
 from realtime_sep.stream import Stream, open_stream
 from realtime_sep.types import Float32, StreamConfig
 
@@ -167,11 +168,12 @@ def test_a_device_without_a_clock_cannot_be_followed() -> None:
 
 def test_two_devices_two_clocks() -> None:
     """Both are heard at their level and in tune, though one is 400 ppm fast, the other slow."""
-    seconds = 4.0
+    seconds = 3.0
     song, voice = tone(440, 1.0), tone(1000, 1.0, channels=1)
-    monitor = NullSpec(capture=True, frames=round(seconds * RATE), drift=-400e-6, blocks=(96,))
+    frames = 60 * RATE  # it is stopped long before, so that nothing ends by itself
+    monitor = NullSpec(capture=True, frames=frames, drift=-400e-6, blocks=(96,))
     with open_here(
-        NullSpec(song, loop=True, capture=True, frames=round(seconds * RATE)),
+        NullSpec(song, loop=True, capture=True, frames=frames),
         microphone=Beside(NullSpec(voice, loop=True, drift=400e-6, blocks=(160,))),
         monitor=Beside(monitor),
         chains={"mic": []},
@@ -181,25 +183,52 @@ def test_two_devices_two_clocks() -> None:
         assert mic is not None
         assert ear is not None
         assert 0 < mic.clock < 0.02 * RATE
-        assert stream.wait(30)
+        until(stream, lambda: stream.stats.frames > seconds * RATE, 30)
         played = stream._engine._host._beside["monitor"]  # type: ignore[attr-defined]
         stats = stream.stats
-        stream.stop()
     heard, whispered = stream.captured, played.device.captured
     assert heard is not None
     assert whispered is not None
     assert stats.microphone is not None
-    assert stats.microphone.peak == pytest.approx(20 * np.log10(0.25), abs=0.2)
-    if stats.microphone.gaps == stats.late_blocks == 0:
-        last = heard[-2 * RATE :]
-        assert level(last, 1000 * (1 + 400e-6)) == pytest.approx(-18.06, abs=CLOSE)
-        assert level(last, 440) == pytest.approx(-12.04, abs=CLOSE)
-        assert stats.microphone.ppm == pytest.approx(400, abs=350)
     assert stats.monitor is not None
-    if stats.monitor.gaps + stats.late_blocks == 0:
-        last = whispered[-2 * RATE :]
-        assert level(last, 440 / (1 - 400e-6)) == pytest.approx(-32.04, abs=CLOSE)
-        assert level(last, 1000 * (1 + 400e-6) / (1 - 400e-6)) == pytest.approx(-12.04, abs=CLOSE)
+    assert stats.microphone.peak == pytest.approx(20 * np.log10(0.25), abs=0.2)
+    end = round(seconds * RATE)
+    if stats.microphone.gaps == stats.late_blocks == 0:
+        assert levels(heard[RATE:end], 1000.4) == pytest.approx(-18.06, abs=CLOSE)
+        assert levels(heard[RATE:end], 440) == pytest.approx(-12.04, abs=CLOSE)
+        assert stats.microphone.ppm == pytest.approx(400, abs=350)
+    if stats.monitor.gaps == stats.late_blocks == 0:
+        assert levels(whispered[RATE:end], 440.2) == pytest.approx(-32.04, abs=CLOSE)
+        assert levels(whispered[RATE:end], 1000.8) == pytest.approx(-12.04, abs=CLOSE)
+
+
+def levels(sound: Float32, hz: float) -> float:
+    """The usual level of a tone: a loop that finds its clock may be a hertz off for a moment, which
+    a long look takes for a weak tone."""
+    pieces = sound[: len(sound) // 4800 * 4800].reshape(-1, 4800, sound.shape[1])
+    return float(np.median([level(piece, hz) for piece in pieces]))
+
+
+def test_nothing_is_made_while_audio_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a second clock may have to be compiled: seconds, on a busy machine."""
+    made: list[bool] = []
+    flows: list[bool] = []
+    prepare, begin = Feed._prepare, NullDevice.start
+
+    def watched(self: Feed, link: Any) -> Any:
+        made.append(bool(flows))
+        return prepare(self, link)
+
+    def started(*arguments: Any) -> None:
+        flows.append(True)
+        begin(*arguments)
+
+    monkeypatch.setattr(Feed, "_prepare", watched)
+    monkeypatch.setattr(NullDevice, "start", started)
+    with open_here(NullSpec(), microphone=Beside(NullSpec()), monitor=Beside(NullSpec())) as stream:
+        until(stream, lambda: stream.stats.microphone.there)  # type: ignore[union-attr]
+    assert made == [False, False]
+    assert len(flows) == 3
 
 
 def until(stream: Stream, condition: Any, seconds: float = 8.0) -> float:
