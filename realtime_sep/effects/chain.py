@@ -27,22 +27,20 @@ class Edit:
     Attributes:
         during: its slots while it changes: those that leave are still there.
         after: its slots in the end.
+        entering: those of them that are new.
         resting: slots that are to rest (see `Slot.rest`), so that their effects can be moved.
     """
 
     chain: Chain
     during: tuple[Slot, ...]
     after: tuple[Slot, ...]
+    entering: tuple[Slot, ...] = ()
     resting: tuple[Slot, ...] = ()
 
     @property
     def latency(self) -> int:
         """Of the chain in the end."""
         return sum(slot.latency for slot in self.after)
-
-    @property
-    def entering(self) -> list[Slot]:
-        return [slot for slot in self.after if slot not in self.chain.slots]
 
     @property
     def listening(self) -> int:
@@ -196,7 +194,8 @@ class Chain:
                     during.append(rest.pop(0))
                 rest.pop(0)
             during.append(slot)
-        return Edit(self, (*during, *rest), tuple(after), tuple(resting))
+        entering = tuple(slot for slot in after if slot not in self.slots)
+        return Edit(self, (*during, *rest), tuple(after), entering, tuple(resting))
 
 
 def free_name(wanted: str, taken: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ class Helper:
         )
         their_pipe.close()
         self._pipe = Connection(pipe.detach())
-        self._end = weakref.finalize(self, _end, self._process, self._pipe, self.memory)
+        self._end = weakref.finalize(self, _end, self._process, self._pipe, self._page, self.memory)
 
     @property
     def pid(self) -> int:
@@ -146,8 +146,9 @@ class Helper:
         self.close()
 
 
-def _end(process: subprocess.Popen[bytes], pipe: Connection, memory: int) -> None:
+def _end(process: subprocess.Popen[bytes], pipe: Connection, page: mmap.mmap, memory: int) -> None:
     pipe.close()
+    Hatch.call(page)
     os.close(memory)
     try:
         process.wait(0.2)

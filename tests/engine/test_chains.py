@@ -230,6 +230,14 @@ def test_changes_neither_click_nor_grow(times: int) -> None:
     assert max(jumps) <= loudest * (jump(player.audio) + 2 * 0.4 / (FADE * RATE))
 
 
+def test_what_enters_has_heard_enough_even_where_no_delay_changes() -> None:
+    """The other stem is as late already."""
+    player = Player(3, vocals=[], accompaniment=[AddLatency(300)])
+    player.play(20)
+    player.change("vocals", [Slot(AddLatency(300), "late")])
+    assert jump(np.concatenate(player.outs)) <= 1.5 * jump(player.audio)
+
+
 # ---- what an effect may do wrong -----------------------------------------------------------------
 
 
