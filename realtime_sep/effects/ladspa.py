@@ -6,12 +6,15 @@ user's data.  The library is opened and run by the native part; nothing of LADSP
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -231,7 +234,7 @@ class LadspaHost:
 
     def available(self) -> list[HostedInfo]:
         with Helper() as helper:
-            every = [found for path in libraries() for found in _looked_into(helper, path)]
+            every = _every(helper)
         infos: dict[str, HostedInfo] = {}
         for found in every:
             if not found.misfit:
@@ -270,17 +273,17 @@ def _find(helper: Helper, name: str) -> Found:
         return _choose(helper, path, "")
     if path.parent.is_file():
         return _choose(helper, path.parent, path.name)
-    every = list(libraries())
+    files = list(libraries())
     stem, _, label = name.partition("/")
-    for library in every:
+    for library in files:
         if library.stem == stem:
             return _choose(helper, library, label)
-    founds = [found for library in every for found in _looked_into(helper, library)]
-    for found in founds:
+    every = _every(helper)
+    for found in every:
         if name in (found.label, str(found.number)):
             return found
-    known = {found.label for found in founds if not found.misfit}
-    raise unknown("LADSPA plugin", name, known | {library.stem for library in every})
+    known = {found.label for found in every if not found.misfit}
+    raise unknown("LADSPA plugin", name, known | {library.stem for library in files})
 
 
 def _choose(helper: Helper, path: Path, label: str) -> Found:
@@ -305,3 +308,67 @@ def _looked_into(helper: Helper, path: Path) -> list[Found]:
         return found
     except RealtimeSepError:
         return []
+
+
+# ---- what all libraries hold, kept from one time to the next
+
+#: To be raised when `Found` becomes another one.
+_FORMAT = 1
+
+#: By path: when it was written and its size, and what is in it.
+_Known = dict[str, tuple[tuple[int, int], list[Found]]]
+
+
+def _every(helper: Helper) -> list[Found]:
+    """What is in all libraries; those that are as they were last time are not opened again."""
+    file = platformdirs.user_cache_path("realtime-sep") / "ladspa.json"
+    known = _remembered(file)
+    here: _Known = {}
+    for path in libraries():
+        try:
+            state = path.stat()
+        except OSError:  # a link to nowhere
+            continue
+        stamp = state.st_mtime_ns, state.st_size
+        before = known.get(str(path), ((0, 0), []))
+        here[str(path)] = before if before[0] == stamp else (stamp, _looked_into(helper, path))
+    elsewhere = {path: what for path, what in known.items() if Path(path).exists()}
+    if (now := {**elsewhere, **here}) != known:
+        _remember(file, now)
+    return [found for _, founds in here.values() for found in founds]
+
+
+def _remembered(file: Path) -> _Known:
+    """Nothing where there is no such file, or it is another version's, or damaged."""
+    try:
+        told = json.loads(file.read_bytes())
+        if told["format"] != _FORMAT:
+            return {}
+        return {
+            path: ((stamp[0], stamp[1]), [_found(one) for one in founds])
+            for path, (stamp, founds) in told["libraries"].items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return {}
+
+
+def _found(told: dict[str, Any]) -> Found:
+    info = told["info"]
+    turned = tuple(
+        Parameter(**{**p, "choices": tuple(map(tuple, p["choices"]))}) for p in info["parameters"]
+    )
+    presets = tuple(info["presets"])
+    return Found(
+        **{**told, "info": HostedInfo(**{**info, "parameters": turned, "presets": presets})}
+    )
+
+
+def _remember(file: Path, known: _Known) -> None:
+    libraries = {
+        p: (stamp, [asdict(one) for one in founds]) for p, (stamp, founds) in known.items()
+    }
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    with suppress(OSError):  # then they are opened again next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(json.dumps({"format": _FORMAT, "libraries": libraries}))
+        new.replace(file)

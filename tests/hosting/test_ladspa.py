@@ -168,6 +168,56 @@ def test_what_ffmpeg_makes_of_it(name: str, package: str, label: str, values: di
 # ---- finding
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where libraries are remembered; none of the user's."""
+    monkeypatch.setattr(ladspa.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    return tmp_path / "realtime-sep" / "ladspa.json"
+
+
+def test_libraries_are_opened_once(
+    plugins: Path,
+    crashing: Path,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Again only when they have changed, whatever has become of what is remembered."""
+    opened: list[str] = []
+
+    def looked_into(helper: Helper, path: Path) -> list[ladspa.Found]:
+        opened.append(path.name)
+        return look(helper, path)
+
+    look = ladspa._looked_into
+    monkeypatch.setattr(ladspa, "_looked_into", looked_into)
+    monkeypatch.setenv("LADSPA_PATH", str(tmp_path))
+    shutil.copy(plugins, tmp_path / "a.so")
+    shutil.copy(crashing, tmp_path / "b.so")
+    (tmp_path / "c.so").symlink_to("nowhere")
+    first = host.available()
+    assert [info.name for info in first] == ["fault", "hints", "join", "split"]
+    assert opened == ["a.so", "b.so"]
+    assert host.available() == first
+    assert len(opened) == 2
+
+    (tmp_path / "b.so").write_text("no library any more")
+    assert host.available() == first
+    assert opened[2:] == ["b.so"]
+    (tmp_path / "a.so").unlink()
+    assert host.available() == []
+    assert "a.so" not in cache.read_text()
+
+    shutil.copy(plugins, tmp_path / "a.so")
+    for damage in ("{", "[]", '{"format": 0}', '{"format": 1, "libraries": {"x": 1}}'):
+        cache.write_text(damage)
+        assert host.available() == first
+    assert len(opened) == 3 + 2 * 4
+    cache.unlink()
+    cache.mkdir()  # it cannot be written
+    assert host.available() == first
+
+
 def test_names(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LADSPA_PATH", str(plugins.parent))
     with Helper() as helper:
