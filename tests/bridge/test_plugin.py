@@ -73,41 +73,58 @@ def test_waiting_gives_what_separate_gives(serving: Engine, plugin: Plugin) -> N
     assert np.array_equal(again[settled:], audio[settled - late : -late])
 
 
+def separated(plugin: Plugin) -> bool:
+    """Whether a voice in the middle is gone, in blocks at the clock's pace."""
+    rng = np.random.default_rng(0)
+    middle = sides = 0.0
+    begin = time.monotonic()
+    while time.monotonic() - begin < 0.3:
+        block = (rng.standard_normal((BLOCK, 2)) * 0.02).astype(np.float32)
+        block += rng.standard_normal((BLOCK, 1)).astype(np.float32) * 0.3
+        out = plugin.run(block)
+        middle += float(np.square(out.sum(1)).sum())
+        sides += float(np.square(out[:, 0] - out[:, 1]).sum())
+        time.sleep(BLOCK / RATE)
+    return middle < 60 * sides
+
+
+@pytest.mark.slow
 def test_an_engine_that_is_killed_comes_back(serving: Engine, plugin: Plugin) -> None:
     """Live: dry at the same latency, and then what the next engine makes."""
     serving.start()
-    rng = np.random.default_rng(0)
-
-    def heard(seconds: float) -> tuple[float, float]:
-        """Level of the middle and of the sides in what comes out, in blocks at the clock's pace."""
-        middle = sides = 0.0
-        begin = time.monotonic()
-        while time.monotonic() - begin < seconds:
-            block = (rng.standard_normal((BLOCK, 2)) * 0.02).astype(np.float32)
-            block += rng.standard_normal((BLOCK, 1)).astype(np.float32) * 0.3  # the voice
-            out = plugin.run(block)
-            middle += float(np.square(out.sum(1)).sum())
-            sides += float(np.square(out[:, 0] - out[:, 1]).sum())
-            time.sleep(BLOCK / RATE)
-        return middle, sides
-
-    def separated() -> bool:
-        middle, sides = heard(0.3)
-        return middle < 60 * sides
-
-    assert not separated()
+    assert not separated(plugin)
     latency = plugin.latency
-    until(separated, 60, "the first engine is heard")
+    until(lambda: separated(plugin), 60, "the first engine is heard")
     assert plugin.latency == latency
     (instance,) = serving.instances()
     os.kill(instance, signal.SIGKILL)
-    until(lambda: not separated(), 10, "dry")
+    until(lambda: not separated(plugin), 10, "dry")
     assert plugin.latency == latency
-    until(separated, 60, "another engine is heard")
+    until(lambda: separated(plugin), 60, "another engine is heard")
     assert plugin.latency == latency
     serving.kill()  # also the one that listens: the plugin starts another
-    until(lambda: not separated(), 10, "dry")
-    until(separated, 60, "the engine that the plugin has started is heard")
+    until(lambda: not separated(plugin), 10, "dry")
+    until(lambda: separated(plugin), 60, "the engine that the plugin has started is heard")
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_is_not_waited_for(serving: Engine, plugin: Plugin) -> None:
+    """Dry as fast as the host asks, at the same latency; and then what another engine makes."""
+    serving.start()
+    until(lambda: separated(plugin), 60, "the engine is heard")
+    late = plugin.latency
+    (instance,) = serving.instances()
+    os.kill(instance, signal.SIGSTOP)
+    audio = song(400 * BLOCK)
+    begin = time.monotonic()
+    out = play(plugin, audio)
+    assert time.monotonic() - begin < 0.5 * len(audio) / RATE
+    faded = 100 * BLOCK
+    assert np.array_equal(out[faded + late :], audio[faded:-late])
+    until(lambda: separated(plugin), 60, "another engine is heard")
+    assert plugin.latency == late
+    os.kill(instance, signal.SIGCONT)
+    until(lambda: instance not in serving.instances(), 20, "the one that hung has ended")
 
 
 def test_a_place_is_free_when_the_host_has_died(serving: Engine, tmp_path: Path) -> None:
