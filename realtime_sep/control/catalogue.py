@@ -1,4 +1,4 @@
-"""What there is to choose from: models with their latency and quality, devices."""
+"""What there is to choose from: models with their latency and quality, devices, plugins."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 from realtime_sep.errors import RealtimeSepError
 
-_DEVICES_TIMEOUT = 15.0
-
+_TIMEOUT = 15.0
+#: Seconds after which somebody who asks for plugins may find new ones.
+_FRESH = 30.0
 
 _lock = threading.Lock()
 _models: dict[str, dict[str, Any]] | None = None
 _devices: list[dict[str, Any]] | None = None
+_hosted: list[dict[str, str]] | None = None
+_hosted_at = 0.0
 
 
 def models() -> dict[str, dict[str, Any]]:
@@ -87,13 +91,34 @@ def devices(anew: bool = False) -> list[dict[str, Any]]:
         return _devices
 
 
-def _look() -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "realtime_sep", "devices", "--json"]
+def hosted() -> list[dict[str, str]]:
+    """Effects of foreign plugins, each with `use` (as in a chain) and `name`; slow the first time.
+
+    They too are looked up in a process of its own: to ask a plugin is to run its code.
+    """
+    global _hosted, _hosted_at
+    with _lock:
+        if _hosted is None or time.monotonic() - _hosted_at > _FRESH:
+            listed = _ask("plugins", "list", "--kind", "hosted", "--json") or []
+            _hosted = [
+                {"use": one["name"], "name": one["summary"]} for one in listed if not one["problem"]
+            ]
+            _hosted_at = time.monotonic()
+        return _hosted
+
+
+def _ask(*command: str) -> Any:
+    """What a command of ours says in JSON; None if it fails."""
+    whole = [sys.executable, "-m", "realtime_sep", *command]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_DEVICES_TIMEOUT, check=True)
-        listed = json.loads(done.stdout)
+        done = subprocess.run(whole, capture_output=True, timeout=_TIMEOUT, check=True)
+        return json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
-        return []
+        return None
+
+
+def _look() -> list[dict[str, Any]]:
+    listed = _ask("devices", "--json") or {}
     found: dict[str, dict[str, Any]] = {}
     for endpoint in listed.get("server", []):
         name = str(endpoint["description"])

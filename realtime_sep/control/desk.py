@@ -22,7 +22,7 @@ from realtime_sep.control.memory import Left, Memory
 from realtime_sep.control.recorder import OUTPUT, Recorder, buses
 from realtime_sep.control.spectrum import Spectrum
 from realtime_sep.effects.slot import SlotInfo
-from realtime_sep.effects.syntax import BETWEEN, parse_chain
+from realtime_sep.effects.syntax import BETWEEN, SlotSpec, parse_chain, parse_slot
 from realtime_sep.engine import MIX
 from realtime_sep.errors import EngineError, RealtimeSepError, UsageError, unknown
 from realtime_sep.io.device import DeviceSpec
@@ -421,6 +421,7 @@ class Desk:
             "devices": self._on_devices,
             "record": self._on_record,
             "effects": self._on_effects,
+            "plugins": self._on_plugins,
             "chain": self._on_chain,
             "learn": self._on_learn,
         }
@@ -582,12 +583,34 @@ class Desk:
     def _on_effects(self, fields: _Fields) -> dict[str, Any]:
         names = fields.take("names", list)
         fields.done()
-        known = available_effects()
-        for name in names:
-            if name not in known:
-                raise unknown("effect", str(name), known)
-        self._set_chains({MIX: BETWEEN.join(names)})
+        self._set_chains({MIX: self._allowed_chain(BETWEEN.join(map(str, names)))})
         return {}
+
+    def _on_plugins(self, fields: _Fields) -> dict[str, Any]:
+        fields.done()
+        return {"plugins": catalogue.hosted()}
+
+    def _allowed_chain(self, text: str) -> str:
+        """A chain as a client may make it: of effects that are listed, or there, and of numbers.
+
+        Hosts take files, too, of plugins and presets; those are for who starts the desk.
+
+        Raises:
+            UsageError: something else, or no chain.
+        """
+        there = {
+            _words(parse_slot(slot.effect)) for slots in self._chains.values() for slot in slots
+        }
+        for spec in parse_chain(text):
+            words = _words(spec)
+            if words in there:
+                continue
+            known = [d["use"] for d in catalogue.hosted()] if spec.scheme else available_effects()
+            if spec.source not in known:
+                raise unknown("effect", spec.source, known)
+            if len(words) > 1:
+                raise UsageError(f"{spec.source}: from here, its parameters are numbers")
+        return text
 
     def _set_chains(self, chains: Mapping[str, str]) -> None:
         """Put other chains in the place of those there are."""
@@ -608,7 +631,7 @@ class Desk:
             raise EngineError("nothing plays; its effects cannot be changed")
         actions: dict[str, Callable[[], None]] = {
             "add": lambda: stream.add_effect(
-                place, fields.take("text", str), fields.take("at", int, None)
+                place, self._allowed_chain(fields.take("text", str)), fields.take("at", int, None)
             ),
             "remove": lambda: stream.remove_effect(place, fields.take("name", str)),
             "move": lambda: stream.move_effect(
@@ -617,7 +640,7 @@ class Desk:
             "bypass": lambda: stream.bypass_effect(
                 place, fields.take("name", str), fields.take("on", bool)
             ),
-            "set": lambda: stream.set_chain(place, fields.take("text", str)),
+            "set": lambda: stream.set_chain(place, self._allowed_chain(fields.take("text", str))),
         }
         if do not in actions:
             raise unknown("change of a chain", do, actions)
@@ -788,6 +811,12 @@ def _beside(latency: Latency | None, device: str) -> dict[str, Any] | None:
         "ms": latency.ms(latency.frames),
         "device_ms": latency.ms(latency.device),
     }
+
+
+def _words(spec: SlotSpec) -> tuple[object, ...]:
+    """Which effect that is, and what it is told beside numbers, where it runs included."""
+    told = (o for o in spec.options.items() if isinstance(o[1], str) or o[0] == "isolate")
+    return (spec.source, *sorted(told, key=str))
 
 
 class _Fields:

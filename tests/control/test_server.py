@@ -288,6 +288,10 @@ def test_chains_by_script(running: Running) -> None:
             ({"do": "add", "text": "gain|"}, "is no effect"),
             ({"do": "add", "place": "mux", "text": "gain"}, "did you mean 'mix'"),
             ({"do": "move", "name": "gain"}, "at is missing"),
+            ({"do": "add", "text": "ladspa:/tmp/evil.so:"}, "unknown effect"),
+            ({"do": "set", "text": "compressor|vst3:/tmp/evil.vst3"}, "unknown effect"),
+            ({"do": "add", "text": "gain:preset=/tmp/evil"}, "are numbers"),
+            ({"do": "add", "text": "gain:isolate=off"}, "are numbers"),
         ):
             assert message in chain(**wrong)["message"]
         chain(do="remove", name="gain")

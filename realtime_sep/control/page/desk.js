@@ -26,7 +26,7 @@ function connect() {
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") return draw(new Uint8Array(data));
     const message = JSON.parse(data);
-    ({ hello: onHello, state: onState, meters: onMeters, error: onError }[message.type] || (() => {}))(message);
+    ({ hello: onHello, state: onState, meters: onMeters, error: onError, ok: onOk }[message.type] || (() => {}))(message);
   };
   socket.onclose = () => {
     document.body.classList.add("lost");
@@ -75,7 +75,8 @@ function onHello(message) {
     model.quality == null ? "" : `${model.quality.toFixed(1)} dB`,
   ].filter(Boolean).join(" · ")]));
   fillDevices();
-  options($("effect"), message.effects.map((name) => [name, name]));
+  effects = message.effects.map((name) => ({ use: name, name: "" }));
+  fillEffects();
   if (message.preset_trouble) trouble(message.preset_trouble);
 }
 
@@ -486,9 +487,39 @@ function makeSlot(slot, at, slots) {
   return item;
 }
 
+// Our own effects, and those of foreign plugins, which are looked for when somebody opens the rack.
+let effects = [], plugins = null;
+
+function fillEffects() {
+  $("effects").replaceChildren(...[...effects, ...(plugins ?? [])].map(({ use, name }) => new Option(name, use)));
+}
+
+function onOk(message) {
+  if (!message.plugins) return;
+  plugins = message.plugins;
+  fillEffects();
+}
+
+$("rack").ontoggle = () => {
+  if ($("rack").open && !plugins?.length) send({ type: "plugins" });
+};
+
+// What was typed in full, else the first that has it in its name.
+function meant(text) {
+  const wanted = text.trim().toLowerCase(), all = [...effects, ...(plugins ?? [])];
+  if (!wanted) return "";
+  const found = all.find(({ use }) => use.toLowerCase() === wanted)
+    ?? all.find(({ use, name }) => `${use} ${name}`.toLowerCase().includes(wanted));
+  return found?.use ?? text.trim();
+}
+
 $("add").onsubmit = (event) => {
   event.preventDefault();
-  if (place) send({ type: "chain", do: "add", place, text: $("effect").value });
+  const use = meant($("effect").value);
+  if (!place || !use) return;
+  // A name may end like options; a colon closes it.
+  send({ type: "chain", do: "add", place, text: plugins?.some((p) => p.use === use) ? `${use}:` : use });
+  $("effect").value = "";
 };
 
 // ---- recording
@@ -576,7 +607,7 @@ function nudge(name, step) {
 
 document.addEventListener("keydown", (event) => {
   if (!state || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (event.target.matches("select, input[type=text]")) return;
+  if (event.target.matches("select, input[type=search]")) return;
   const act = {
     v: () => nudge("vocals", -2), V: () => nudge("vocals", 2),
     m: () => nudge("music", -2), M: () => nudge("music", 2),
