@@ -118,7 +118,7 @@ class Hybrid(UNet):
     waves = True
 
     def __init__(self, config: UNetConfig, geometry: Geometry) -> None:
-        super().__init__(config, geometry.hop)
+        super().__init__(config, geometry)
         bottom, width = self.bottom_position.shape
         self.waveform = Waveform(geometry, width)
         positions = bottom + self.waveform.positions

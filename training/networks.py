@@ -236,7 +236,8 @@ class UNetConfig:
     """Patches as (first bin, end bin, bins per patch); channels of the four levels.
 
     `blocks` with memory are at the bottom, and one more on each of the `upper` levels.  With a
-    `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.
+    `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.  With
+    an `elder`, so is the mask of Spleeter's network made causal (`training.spleeter`).
     """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
@@ -244,11 +245,12 @@ class UNetConfig:
     blocks: int = 3
     upper: tuple[int, ...] = ()
     prior: bool = False
+    elder: bool = False
 
     @property
     def features(self) -> int:
         """Per bin, of the input."""
-        return 6 + self.prior
+        return 6 + self.prior + self.elder
 
     @property
     def positions(self) -> int:
@@ -293,13 +295,15 @@ class Up(nn.Module):
 class Kept(NamedTuple):
     """What leads around the bottom of the network.
 
-    Spectra of mid and side, twice as loud; the level they are divided by; the prior's mask; the
-    features of each patch; the levels of the U.
+    The spectra; those of mid and side, twice as loud; the level they are divided by; the prior's
+    mask; the elder's, of left and right; the features of each patch; the levels of the U.
     """
 
+    spec: Tensor
     both: Tensor
     level: Tensor
     prior: Tensor | None
+    elder: Tensor | None
     folded: list[Tensor]
     skips: list[Tensor]
 
@@ -314,15 +318,26 @@ class UNet(nn.Module):
 
     waves = False  # does not take samples beside spectra
 
-    def __init__(self, config: UNetConfig = UNetConfig(), hop: int = 512) -> None:
+    def __init__(self, config: UNetConfig = UNetConfig(), geometry: Geometry = Geometry()) -> None:
         super().__init__()
         self.config = config
+        if config.elder:
+            from training.spleeter import Causal
+
+            self.elder = Causal(geometry).requires_grad_(False)
+            self.belief = nn.Parameter(torch.zeros(geometry.bins))  # logit of the elder's part
+            self.gate = nn.ModuleList(
+                nn.Linear(config.channels[0], size) for _, _, size in config.patches
+            )
+            for layer in self.gate:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
         if config.prior:
             self.prior = Prior()
             bins = sum(end - start for start, end, _ in config.patches)
             self.trust = nn.Parameter(torch.zeros(bins, 1))  # logit of the prior's part
         first, *rest = config.channels
-        self.level = RunningLevel(hop)
+        self.level = RunningLevel(geometry.hop)
         self.embed = nn.ModuleList(
             nn.Linear(size * config.features, first) for _, _, size in config.patches
         )
@@ -360,6 +375,9 @@ class UNet(nn.Module):
             shapes[f"state_upper_{i}"] = shape
         for i in range(self.config.blocks):
             shapes[f"state_memory_{i}"] = tuple(self.bottom_position.shape)
+        if self.config.elder:
+            elder = self.elder.state_shapes()
+            shapes |= {key.replace("state", "state_elder"): elder[key] for key in elder}
         return shapes
 
     def initial_state(self, batch: int) -> State:
@@ -391,6 +409,13 @@ class UNet(nn.Module):
             loudness = power.sum((-1, -2)) / twice.squeeze(-1).squeeze(-1).square()
             prior = self.prior(loudness)
             features = torch.cat([features, prior[..., None]], -1)
+        elder = None
+        if self.config.elder:
+            names = [key for key in states if key.startswith("state_elder")]
+            with torch.no_grad():
+                elder, after = self.elder.ratios(spec, [states[key] for key in names])
+            states |= dict(zip(names, after, strict=True))
+            features = torch.cat([features, elder.mean(1)[..., None]], -1)
         features = cast(features)
         folded = [
             features[:, :, start:end].reshape(
@@ -410,7 +435,7 @@ class UNet(nn.Module):
                 x, states[f"state_upper_{i}"] = x.permute(0, 3, 1, 2), memory
             skips.append(x)
         x = x.permute(0, 2, 3, 1) + self.bottom_position.to(x.dtype)
-        return x, Kept(both, level, prior, folded, skips[:-1])
+        return x, Kept(spec, both, level, prior, elder, folded, skips[:-1])
 
     def decode(self, x: Tensor, kept: Kept) -> Tensor:
         """The vocals' spectra from the bottom."""
@@ -438,12 +463,24 @@ class UNet(nn.Module):
         mask = F.pad(mask, (0, 0, 0, 0, 0, bins - sounding))
         voice = complex_product(kept.both, mask)
         mid, side = voice.unbind(-2)
-        return torch.stack([mid + side, mid - side], 1)
+        voice = torch.stack([mid + side, mid - side], 1)
+        if kept.elder is None:
+            return voice
+        # How far the elder is believed is a matter of the bin and of what goes on.
+        parts, first = [], 0
+        for layer, (start, end, size) in zip(self.gate, self.config.patches, strict=True):
+            count = (end - start) // size
+            parts.append(layer(x[:, :, first : first + count]).flatten(2))
+            first += count
+        moves = F.pad(torch.cat(parts, 2).float(), (0, bins - sounding))
+        part = torch.sigmoid(self.belief + moves)[:, None, ..., None]
+        return voice + part * (kept.spec * kept.elder[..., None] - voice)
 
 
+CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder=True)
 MODELS = {
-    "unet": (UNetConfig(blocks=4, upper=(2,), prior=True), Geometry()),
-    "unet-live": (UNetConfig(blocks=4, upper=(2,), prior=True), Geometry(synthesis=512, hop=256)),
+    "unet": (CONFIG, Geometry()),
+    "unet-live": (CONFIG, Geometry(synthesis=512, hop=256)),
 }
 
 
@@ -454,13 +491,26 @@ def build(name: str) -> tuple[nn.Module, Geometry]:
         from training.lstm import Recurrent
 
         return Recurrent(), Geometry()
+    if name == "causal":
+        from training.spleeter import Causal
+
+        return Causal(), Geometry()
     if name == "hybrid":
         from training.hybrid import Hybrid
 
         config, geometry = MODELS["unet"]
         return Hybrid(config, geometry), geometry
     config, geometry = MODELS[name]
-    return UNet(config, geometry.hop), geometry
+    return UNet(config, geometry), geometry
+
+
+def _new_feature(weights: dict[str, Tensor], patch: int, size: int, features: int) -> None:
+    """Room for one feature more than `features` in each bin; it has no weight yet."""
+    for key in (f"embed.{patch}.weight", f"out.{patch}.weight"):
+        own = weights[key]
+        inner = own.shape[1] - features * size
+        bins = own[:, inner:].unflatten(1, (size, features))
+        weights[key] = torch.cat([own[:, :inner], F.pad(bins, (0, 1)).flatten(1)], 1)
 
 
 @torch.no_grad()
@@ -468,9 +518,9 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
     """Take over the weights of the same network, or of a smaller one that this has grown from.
 
     Blocks that `weights` lack begin as the identity, so that the grown network starts with the
-    small one's output; one that is given a prior starts with the mean of the two.  `hop_ratio` is
-    this hop over the other's: the memories keep their lengths in seconds (nearly: their gates, as
-    functions of the input, are shifted, not rescaled).
+    small one's output; one that is given a prior or an elder starts with the mean of the two.
+    `hop_ratio` is this hop over the other's: the memories keep their lengths in seconds (nearly:
+    their gates, as functions of the input, are shifted, not rescaled).
     """
     weights = dict(weights)
     config = network.config
@@ -478,13 +528,16 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
         weights = network.grown(weights)
     if getattr(config, "prior", False) and "trust" not in weights:
         for i, (_, _, size) in enumerate(config.patches):
-            for key in (f"embed.{i}.weight", f"out.{i}.weight"):
-                own = weights[key]
-                inner = own.shape[1] - 6 * size
-                bins = own[:, inner:].unflatten(1, (size, 6))
-                weights[key] = torch.cat([own[:, :inner], F.pad(bins, (0, 1)).flatten(1)], 1)
+            _new_feature(weights, i, size, 6)
         weights["trust"] = torch.zeros_like(network.trust)
         weights |= {f"prior.{key}": value for key, value in network.prior.state_dict().items()}
+    if getattr(config, "elder", False) and "belief" not in weights:
+        for i, (_, _, size) in enumerate(config.patches):
+            _new_feature(weights, i, size, config.features - 1)
+        fresh = network.state_dict()
+        for key in fresh:  # the elder's own weights are for `training.spleeter grow` to put in
+            if key.startswith(("elder.", "gate.")) or key == "belief":
+                weights[key] = fresh[key]
     missing, unexpected = network.load_state_dict(weights, strict=False)
     for name, part in network.named_modules():
         if isinstance(part, Block):

@@ -63,8 +63,8 @@ def optimisers(network: nn.Module) -> list[tuple[torch.optim.Optimizer, float]]:
     """
     hidden, rest = [], []
     for name, weight in network.named_parameters():
-        edge = name.startswith(("embed.", "out.", "waveform."))
-        edge = edge or "position" in name or "bias" in name
+        edge = name.startswith(("embed.", "out.", "gate.", "waveform."))
+        edge = edge or "position" in name or "bias" in name or name == "trust"
         (rest if edge or weight.ndim < 2 else hidden).append(weight)
     adam = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     return [(Muon(hidden, lr=1e-3), 1.0), (adam, 0.4)]

