@@ -67,6 +67,34 @@ class Parameter:
         return self.step * round(number / self.step) if self.step else number
 
 
+#: What makers of effects call alike.
+_ALIKE = (
+    ("decay", "decay_time", "reverb_time"),
+    ("mix", "dry_wet", "wet_dry"),
+    ("cutoff", "frequency"),
+)
+
+
+def meant(kind: str, asked: str, known: Iterable[str]) -> str:
+    """Which of the names is asked for: that one, or the only one of whose words one begins so, or
+    that somebody else would call so.
+
+    Raises:
+        UsageError: none, or several; `kind` says what they are, for the message.
+    """
+    names = list(known)
+    if asked in names:
+        return asked
+    others = {word for group in _ALIKE if asked in group for word in group}
+    for words in ({asked}, others):
+        found = [n for n in names if any(f"_{word}".lower() in f"_{n}".lower() for word in words)]
+        if len(found) > 1:
+            raise UsageError(f"{kind} {asked!r} may be any of {', '.join(found)}")
+        if found:
+            return found[0]
+    raise unknown(kind, asked, names)
+
+
 def _fader(name: str, label: str) -> tuple[Parameter, ...]:
     return (
         Parameter(name, 0.0, -120.0, LOUDEST_DB, "dB", "level", label),

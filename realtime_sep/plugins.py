@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from realtime_sep.effects.hosts import HOSTS, Host
 from realtime_sep.effects.slot import Slot
 from realtime_sep.effects.syntax import SlotSpec, parse_chain, parse_slot, slot_name
 from realtime_sep.errors import RealtimeSepError, UsageError, unknown
+from realtime_sep.parameters import meant
 from realtime_sep.separators import Separator
 from realtime_sep.types import SeparatorInfo
 
@@ -171,14 +173,20 @@ def load_effect(name: str | SlotSpec, **parameters: Any) -> Effect:
     Args:
         name: of the effect, or text as in a chain: `gain:db=-3`, `ladspa:plate_1423:decay=2`
             (see `effects.syntax`; whether it starts bypassed is no matter here).
-        parameters: by name; those of foreign plugins take `preset`, a name, and `isolate`, whether
-            they run in a process of their own, as well.
+        parameters: by name, or, as in text, by as much of it as is no other one's (see
+            `parameters.meant`); foreign plugins take `preset`, a name, and `isolate`, whether they
+            run in a process of their own, as well.
 
     Raises:
         UsageError: unknown effect or parameter (the nearest is suggested).
     """
     spec = parse_slot(name) if isinstance(name, str) else name
-    name, parameters = spec.source, {**spec.options, **parameters}
+    return _effect(replace(spec, options={**spec.options, **parameters}))[0]
+
+
+def _effect(spec: SlotSpec) -> tuple[Effect, SlotSpec]:
+    """An effect, and the same with its parameters' whole names."""
+    name, parameters = spec.source, dict(spec.options)
     if spec.scheme:
         chosen: dict[str, Any] = {}
         if "isolate" in parameters:
@@ -194,18 +202,30 @@ def load_effect(name: str | SlotSpec, **parameters: Any) -> Effect:
     if not isinstance(effect, Effect):
         raise UsageError(f"plugin {name!r} makes no effect: it lacks part of the protocol")
     try:
-        _turn(name, effect, parameters)
+        turned = _named(name, effect, parameters)
+        _turn(name, effect, turned)
     except UsageError:
         if (close := getattr(effect, "close", None)) is not None:
             close()
         raise
-    return effect
+    kept = {k: v for k, v in spec.options.items() if k not in parameters}
+    return effect, replace(spec, options={**kept, **turned})
+
+
+def _named(name: str, effect: Effect, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters by their whole names."""
+    known = [p.name for p in effect.parameters]
+    turned: dict[str, Any] = {}
+    for asked, value in parameters.items():
+        parameter = meant(f"parameter of effect {name!r}", asked, known)
+        if parameter in turned:
+            raise UsageError(f"effect {name!r} is told {parameter} twice")
+        turned[parameter] = value
+    return turned
 
 
 def _turn(name: str, effect: Effect, parameters: Mapping[str, Any]) -> None:
     for parameter, value in parameters.items():
-        if parameter not in (known := [p.name for p in effect.parameters]):
-            raise unknown(f"parameter of effect {name!r}", parameter, known)
         try:
             effect.set(parameter, value)
         except RealtimeSepError:
@@ -222,7 +242,8 @@ def load_slot(spec: SlotSpec, taken: Iterable[str] = ()) -> Slot:
     Raises:
         UsageError: as `load_effect`.
     """
-    return Slot(load_effect(spec), free_name(slot_name(spec), taken), spec, spec.bypassed)
+    effect, spec = _effect(spec)
+    return Slot(effect, free_name(slot_name(spec), taken), spec, spec.bypassed)
 
 
 def load_chain(text: str) -> Chain:

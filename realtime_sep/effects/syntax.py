@@ -5,8 +5,9 @@
 
 `!` begins a slot that starts bypassed.  SCHEME is a host of foreign plugins.  What follows the last
 colon is options only if all of it looks like options, so names may be paths and URIs; a name that
-ends like options itself is closed by a colon with nothing after it.  Values hold none of `|`, `,`
-and `:`.
+ends like options itself is closed by a colon with nothing after it.  A value that holds `|`, `,` or
+`:`, or is a text that looks like a number, stands in double quotes: `preset="Hall: big"`; two quotes
+in them are one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ BETWEEN, BYPASSED, COLON = "|", "!", ":"
 Value = float | str
 
 _KEY = re.compile(r"\w[\w.-]*")
+#: A value in quotes, and what it follows.
+_QUOTED = re.compile(r'(?<==)"(?:[^"]|"")*"')
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,18 @@ def parse_slot(text: str) -> SlotSpec:
     scheme, colon, name = source.partition(COLON)
     if not colon:
         scheme, name = "", source
-    if not name or BETWEEN in text or (colon and not scheme.isidentifier()):
+    if not name or BETWEEN in _outside(text) or (colon and not scheme.isidentifier()):
         raise UsageError(
             f"{whole!r} is no effect: give NAME, NAME:key=value,... or HOST:NAME:key=value,..."
         )
     options: dict[str, Value] = {}
-    for part in filter(None, (listed or "").split(",")):
+    for part in filter(None, _cut(listed or "", ",")):
         key, _, value = part.partition("=")
         if key.strip() in options:
             raise UsageError(f"{whole!r} says {key.strip()} twice")
-        options[key.strip()] = _read(value.strip())
+        options[key.strip()] = told = _read(value.strip())
+        if told == value.strip() and value.lstrip().startswith('"'):
+            raise UsageError(f"{whole!r}: the quotes of {key.strip()} do not end, or too soon")
     return SlotSpec(name, scheme, options, bypassed)
 
 
@@ -89,7 +94,7 @@ def parse_chain(text: str) -> tuple[SlotSpec, ...]:
     Raises:
         UsageError: a slot is none.
     """
-    return tuple(parse_slot(part) for part in text.split(BETWEEN)) if text.strip() else ()
+    return tuple(parse_slot(part) for part in _cut(text, BETWEEN)) if text.strip() else ()
 
 
 def chain_text(slots: Iterable[SlotSpec]) -> str:
@@ -99,10 +104,11 @@ def chain_text(slots: Iterable[SlotSpec]) -> str:
 
 def _split(text: str) -> tuple[str, str | None]:
     """What comes before the options, and the options, or None."""
-    source, colon, last = text.rpartition(COLON)
-    if not colon:
+    at = _outside(text).rfind(COLON)
+    if at < 0:
         return text, None
-    parts = last.split(",") if last.strip() else []
+    source, last = text[:at], text[at + 1 :]
+    parts = _cut(last, ",") if last.strip() else []
     for part in parts:
         key, equals, _ = part.partition("=")
         if not equals or not _KEY.fullmatch(key.strip()):
@@ -110,7 +116,23 @@ def _split(text: str) -> tuple[str, str | None]:
     return source, last
 
 
+def _outside(text: str) -> str:
+    """The text with something harmless in the place of what is in quotes."""
+    return _QUOTED.sub(lambda found: "_" * len(found[0]), text)
+
+
+def _cut(text: str, at: str) -> list[str]:
+    """Like `str.split`, but not in quotes."""
+    parts, start = [], 0
+    for part in _outside(text).split(at):
+        parts.append(text[start : start + len(part)])
+        start += len(part) + 1
+    return parts
+
+
 def _read(text: str) -> Value:
+    if _QUOTED.fullmatch(f"={text}", 1):
+        return text[1:-1].replace('""', '"')
     match text.lower():
         case "true" | "on":
             return 1.0
@@ -123,4 +145,9 @@ def _read(text: str) -> Value:
 
 
 def _written(value: Value) -> str:
-    return value if isinstance(value, str) else f"{value:.12g}"
+    if not isinstance(value, str):
+        return f"{value:.12g}"
+    plain = not re.search(r'[|,:"]', value) and value == value.strip()
+    if plain and isinstance(_read(value), str):
+        return value
+    return '"' + value.replace('"', '""') + '"'

@@ -31,7 +31,7 @@ NAME = st.one_of(
 VALUE = st.one_of(
     st.integers(-1000, 1000).map(float),
     st.sampled_from([0.5, -12.25, 1e-3]),
-    st.sampled_from(["Large Hall", "a=b", ""]),
+    st.sampled_from(["Large Hall", "a=b", "", "on", "7", 'say "so"', "C:/a|b, c.vstpreset", '=""']),
 )
 
 
@@ -60,11 +60,16 @@ def test_the_examples() -> None:
         "http://calf.org/plugins/Reverb"
     )
     assert parse_slot("x:y:isolate=off").options == {"isolate": 0}
+    quoted = 'vst3:/a"b.vst3:preset="C:/my|own, ""new"".vstpreset",mix=2|gain'
+    first, second = parse_chain(quoted)
+    assert first.name == '/a"b.vst3'
+    assert first.options == {"preset": 'C:/my|own, "new".vstpreset', "mix": 2}
+    assert second == SlotSpec("gain")
     assert parse_chain("  ") == ()
 
 
 @pytest.mark.parametrize(
-    "text", ["|", "gain|", "!", ":", "gain:db=1,db=2", "://x", "!:a=1", "a b:c:d"]
+    "text", ["|", "gain|", "!", ":", "gain:db=1,db=2", "://x", "!:a=1", "a b:c:d", 'x:y:a="|b']
 )
 def test_what_is_no_chain_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:

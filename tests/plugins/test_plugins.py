@@ -10,7 +10,9 @@ import pytest
 
 from realtime_sep.effects import Effect
 from realtime_sep.effects.gain import Gain
+from realtime_sep.effects.syntax import parse_slot
 from realtime_sep.errors import RealtimeSepError, UsageError
+from realtime_sep.parameters import meant
 from realtime_sep.plugins import (
     EFFECTS,
     SEPARATORS,
@@ -21,6 +23,7 @@ from realtime_sep.plugins import (
     load_effect,
     load_host,
     load_separator,
+    load_slot,
     with_options,
 )
 from realtime_sep.separators import Separator
@@ -182,7 +185,7 @@ def test_a_wrong_option_is_named(name: str, options: dict[str, object], expected
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        ({"dB": 3}, "did you mean 'db'?"),
+        ({"bd": 3}, "did you mean 'db'?"),
         ({"db": 25}, "from -60 to +24 dB"),
         ({"db": float("nan")}, "from -60 to +24 dB"),
         ({"db": "loud"}, "db is a number, not 'loud'"),
@@ -354,3 +357,44 @@ def test_what_is_wrong_with_a_host_is_one_line(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         load_chain(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("attack_time", "attack_time"),
+        ("mix", "mix"),  # and not the other one
+        ("attack", "attack_time"),
+        ("at", "attack_time"),
+        ("threshold", "threshold_level"),
+        ("lev", "threshold_level"),
+        ("decay", "reverb_time"),
+        ("frequency", "cutoff"),
+    ],
+)
+def test_part_of_a_parameters_name_is_enough(asked: str, name: str) -> None:
+    assert meant("parameter", asked, KNOWN) == name
+
+
+KNOWN = ("attack_time", "reverb_time", "threshold_level", "mix", "mix_bass", "cutoff")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("time", "parameter 'time' may be any of attack_time, reverb_time"),
+        ("cuttof", "did you mean 'cutoff'"),
+        ("ttack", "did you mean 'attack_time'"),
+    ],
+)
+def test_but_only_where_it_is_no_other_ones(asked: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        meant("parameter", asked, KNOWN)
+
+
+def test_a_slot_knows_its_parameters_by_their_whole_names() -> None:
+    slot = load_slot(parse_slot("compressor:thresh=-30"))
+    assert slot.info.values == {"threshold": -30}
+    assert slot.info.effect == "compressor:threshold=-30"
+    with pytest.raises(UsageError, match="told threshold twice"):
+        load_effect("compressor:threshold=-30,thresh=-20")
