@@ -53,12 +53,18 @@ class Failed(RealtimeSepError):
 
 
 class Helper:
-    """A process for foreign code; one that has died is started again by the next call."""
+    """A process for foreign code; one that has died is started again by the next call.
+
+    Raises:
+        UsageError: there can be none on this system.
+    """
 
     def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
+        if sys.platform == "win32":
+            raise UsageError("foreign plugins run on Linux and macOS; not yet on Windows")
         pipe, their_pipe = socket.socketpair()
         self.memory = _shared_memory()
         os.ftruncate(self.memory, mmap.PAGESIZE)

@@ -242,6 +242,12 @@ def test_it_ends_with_its_effect_and_with_whoever_made_it(plugins: Path, fault: 
     assert gone(int(told.stdout))
 
 
+def test_windows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UsageError, match="not yet on Windows"):
+        Helper()
+
+
 def test_it_imports_little(fault: Isolated) -> None:
     modules = set(fault._helper.call("builtins:eval", "[*__import__('sys').modules]"))
     assert "realtime_sep.effects.ladspa" in modules
