@@ -64,6 +64,20 @@ def test_preset(preset: str, tmp_path: Path) -> None:
         exported = set(re.findall(r" T (\w+)", symbols))
         declared = set(re.findall(r"\b(rs_\w+)\(", HEADER.read_text()))
         assert exported == declared
+        run("cmake", "--install", build, "--prefix", tmp_path / "usr")
+        plugins_are_found(tmp_path / "usr" / "lib")
+
+
+def plugins_are_found(installed: Path) -> None:
+    """By what looks for plugins of either kind, if their headers were there to build them."""
+    for header, tool, variable, place, name in [
+        ("ladspa.h", "listplugins", "LADSPA_PATH", "ladspa", "karaoke"),
+        ("lv2.h", "lv2ls", "LV2_PATH", "lv2", "urn:realtime-sep:stems"),
+    ]:
+        built = (installed / place).exists()
+        assert built == Path("/usr/include", header).exists()
+        if built and shutil.which(tool):
+            assert name in run("env", f"{variable}={installed / place}", tool)
 
 
 def test_header_is_without_preprocessor() -> None:
