@@ -466,6 +466,10 @@ class Rig:
 
     # ---- another separator
 
+    def keeps(self, plan: Plan) -> bool:
+        """Whether the separator of another plan need not be loaded."""
+        return plan.key in self._kept
+
     def prepare(self, plan: Plan) -> Strand:
         """Get the separator of another plan, ready to take over; slow, in a thread of its own.
 

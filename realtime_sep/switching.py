@@ -12,6 +12,7 @@ import time
 
 from realtime_sep import native
 from realtime_sep.errors import EngineError, RealtimeSepError
+from realtime_sep.models import registry
 from realtime_sep.rig import Plan, Rig
 
 #: Seconds after which a stream that does not move is no longer waited for.
@@ -50,6 +51,9 @@ class Switch(threading.Thread):
             self.failure = EngineError(f"{self.plan.separator!r} cannot be loaded: {error!r}")
 
     def _switch(self) -> None:
+        name, profile = self.plan.separator, self.plan.options.get("profile")
+        if isinstance(name, str) and not self._rig.keeps(self.plan):
+            registry.foresee(name, profile)
         strand = self._rig.prepare(self.plan)
         if self._over.is_set():
             strand.close()

@@ -52,8 +52,12 @@ int rs_thread_realtime(int priority) {
     return pthread_setschedparam(pthread_self(), SCHED_FIFO | SCHED_RESET_ON_FORK, &parameter);
 }
 
+/* What is there is fetched now.  What comes later is kept when it is first touched, not fetched as a
+   whole when it is asked for: a model's buffer, or a thread's stack, would take tens of milliseconds,
+   in which whoever asks may hold a lock that others wait for. */
 int rs_lock_memory(void) {
-    return mlockall(MCL_CURRENT | MCL_FUTURE) == 0 ? 0 : errno;
+    if (mlockall(MCL_CURRENT) != 0) return errno;
+    return mlockall(MCL_FUTURE | MCL_ONFAULT) == 0 ? 0 : errno;
 }
 
 #elif defined(__APPLE__)

@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from platformdirs import user_data_dir
 
-from realtime_sep.errors import ModelError, unknown
+from realtime_sep.errors import ModelError, RealtimeSepError, unknown
 from realtime_sep.models import trust
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.types import PROFILES
@@ -147,6 +148,16 @@ def in_profile(entry: ModelEntry, profile: str | None) -> ModelEntry:
     if profile not in found:
         raise unknown(f"profile of {entry.name!r}", profile, found)
     return found[profile]
+
+
+def foresee(name: str, profile: str | None = None) -> None:
+    """Check the file of an installed model elsewhere: see `trust.foresee`.
+
+    What is wrong with it is told by whoever loads it.
+    """
+    with suppress(RealtimeSepError):
+        if (entry := entries().get(name)) is not None:
+            trust.foresee(profiles(entry).get(profile or "", entry).path)
 
 
 def describe(path: Path) -> ModelEntry:

@@ -8,7 +8,10 @@ model of this program.  The file's own parser is the `onnx` package's; nothing i
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,11 @@ from realtime_sep.errors import ModelError
 MAX_BYTES = 512 * 2**20
 #: The standard operators, and those that are built into ONNX Runtime itself.
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+#: Seconds that another process may take to inspect a file.
+_PATIENCE = 30.0
+
+#: What `foresee` has found, by checksum.
+_foreseen: dict[str, dict[str, str]] = {}
 
 
 def read(path: Path, sha256: str | None = None) -> bytes:
@@ -34,7 +42,7 @@ def read(path: Path, sha256: str | None = None) -> bytes:
         if status.st_size > MAX_BYTES:
             raise ModelError(f"model file {path} is larger than {MAX_BYTES >> 20} MiB; refused")
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES)
+            data = file.read(status.st_size)  # as much memory is touched, at once
     except FileNotFoundError as error:
         raise ModelError(f"model file {path} is missing") from error
     except OSError as error:
@@ -47,6 +55,21 @@ def read(path: Path, sha256: str | None = None) -> bytes:
     return data
 
 
+def foresee(path: Path) -> None:
+    """Inspect a file in a process of its own, so that `inspect` has nothing left to do in this one.
+
+    Parser and checker keep the interpreter lock for 0.2 s on end, for which no audio may wait.  What
+    is wrong with the file is told by `inspect`.
+    """
+    command = [sys.executable, "-m", "realtime_sep.models.trust", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=True)
+        checksum, props = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return
+    _foreseen[checksum] = props
+
+
 def inspect(data: bytes, name: str) -> dict[str, str]:
     """Refuse a file that is no plain ONNX model; return its `metadata_props`.
 
@@ -56,6 +79,8 @@ def inspect(data: bytes, name: str) -> dict[str, str]:
     Raises:
         ModelError: not ONNX or truncated, external data, custom operators, local functions.
     """
+    if _foreseen and (known := _foreseen.get(hashlib.sha256(data).hexdigest())) is not None:
+        return dict(known)
     try:
         import onnx
     except ImportError as error:
@@ -118,3 +143,8 @@ def _tensors(graph: Any) -> Iterator[Any]:
                     sparses.append(attribute.sparse_tensor)
                 for sparse in sparses:
                     yield from (sparse.values, sparse.indices)
+
+
+if __name__ == "__main__":
+    content = read(Path(sys.argv[1]))
+    print(json.dumps([hashlib.sha256(content).hexdigest(), inspect(content, sys.argv[1])]))

@@ -35,6 +35,29 @@ def test_a_good_file() -> None:
     assert metadata.states == (StateSpec("count", (1,)),)
 
 
+def test_a_file_is_inspected_elsewhere_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is foreseen of these bytes holds for them alone; what is refused is refused again."""
+    monkeypatch.setattr(trust, "_foreseen", {})
+    good, other = (tiny.gain(volume).SerializeToString() for volume in (1.0, 2.0))
+    bad = tmp_path / "bad.onnx"
+    for path, data in ((tmp_path / "good.onnx", good), (bad, good[: len(good) // 2])):
+        path.write_bytes(data)
+        trust.foresee(path)
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        trust.inspect(bad.read_bytes(), "bad.onnx")
+    known = trust.inspect(other, "x")
+
+    def parsed(*_: Any) -> None:
+        raise AssertionError("it is inspected here, too")
+
+    monkeypatch.setattr(onnx.checker, "check_model", parsed)
+    assert trust.inspect(good, "x") == known
+    with pytest.raises(ModelError, match="inspected here"):
+        trust.inspect(other, "x")
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"RIFF\x00\x00\x00\x00WAVE", b"<html></html>", bytes(range(256)), b"\x00" * 999]
 )
