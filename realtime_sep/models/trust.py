@@ -58,8 +58,8 @@ def read(path: Path, sha256: str | None = None) -> bytes:
 def foresee(path: Path) -> None:
     """Inspect a file in a process of its own, so that `inspect` has nothing left to do in this one.
 
-    Parser and checker keep the interpreter lock for 0.2 s on end, for which no audio may wait.  What
-    is wrong with the file is told by `inspect`.
+    Parser and checker keep the interpreter lock for 0.2 s, for which no audio may wait.  What is
+    wrong with the file is told by `inspect`.
     """
     command = [sys.executable, "-m", "realtime_sep.models.trust", str(path)]
     try:
