@@ -8,6 +8,9 @@ PACKAGES="libportaudio2 portaudio19-dev libasound2-plugins jackd2 pulseaudio pul
     icecast2 nginx libnginx-mod-rtmp obs-studio xvfb
     ladspa-sdk swh-plugins cmt liblilv-0-0 lv2-dev lv2-examples lilv-utils jalv sordi"
 
+# Only newer systems have a VST3.
+PACKAGES="$PACKAGES $(apt-cache pkgnames dragonfly-reverb-vst3 2>/dev/null)"
+
 missing() {
     for package in $PACKAGES; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||

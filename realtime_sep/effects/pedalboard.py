@@ -7,7 +7,7 @@ rather than delay them, so their latency is measured: silence goes in until as m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,9 +52,13 @@ _NOT = {"Chain", "Mix", "Pedalboard"}
 class Pedal:
     """A plugin of pedalboard's, in this process, which must be a helper's.
 
+    It takes as many channels as the stream has; else, as with other hosts, a mono stream goes to both
+    of its two, which are averaged, and one that is mono runs once per channel.
+
     Args:
         name: for messages.
         plugin: made.
+        make: what makes another one.
         parameters: of it.
         setters: what each stands for in the plugin: its attribute, and its values where they are
             no numbers.
@@ -64,10 +68,13 @@ class Pedal:
         self,
         name: str,
         plugin: Any,
+        make: Callable[[], Any],
         parameters: tuple[Parameter, ...],
         setters: Mapping[str, tuple[str, list[Any] | None]],
     ) -> None:
-        self._name, self._plugin, self._setters = name, plugin, setters
+        self._name, self._make, self._setters = name, make, setters
+        self._plugins = [plugin]
+        self._told: dict[str, float] = {}
         self.parameters = parameters
         self.latency = 0
 
@@ -79,27 +86,45 @@ class Pedal:
         """
         self._rate, self._most = samplerate, max_frames
         self._none: Float32 = np.zeros((channels, 0), np.float32)
-        self._plugin.reset()
-        silence = np.zeros((channels, max_frames), np.float32)
-        held, out = 0, 0
-        while out < max_frames:
-            out = self._run(silence).shape[1]
-            held += max_frames - out
-            if held > _LONGEST * samplerate:
+        for self._wide, plugins in ((channels, 1), (3 - channels, channels)):
+            while len(self._plugins) < plugins:
+                self._plugins.append(self._make())
+            for name, value in self._told.items():
+                self.set(name, value)
+            try:
+                self.latency = self._measured(np.zeros((channels, max_frames), np.float32))
+            except ValueError as error:  # of pedalboard's: so many channels do not fit
+                if isinstance(error, UsageError):
+                    raise
+                continue
+            self.reset()
+            return
+        raise UsageError(f"{self._name} takes neither one channel nor two")
+
+    def _measured(self, silence: Float32) -> int:
+        """The latency."""
+        for plugin in self._plugins:
+            plugin.reset()
+        held = 0
+        while lacks := silence.shape[1] - self._run(silence).shape[1]:
+            held += lacks
+            if held > _LONGEST * self._rate:
                 raise UsageError(
                     f"{self._name} holds back more than {_LONGEST:g} s, or gives nothing"
                 )
-        self.latency = held + _LEAST - 1
-        self.reset()
+        return held + _LEAST - 1
 
     def set(self, name: str, value: float) -> None:
         """See `Effect.set`; it does not glide unless the plugin lets it."""
         attribute, values = self._setters[name]
-        setattr(self._plugin, attribute, value if values is None else values[round(value)])
+        self._told[name] = value
+        for plugin in self._plugins:
+            setattr(plugin, attribute, value if values is None else values[round(value)])
 
     def reset(self) -> None:
         """See `Effect.reset`."""
-        self._plugin.reset()
+        for plugin in self._plugins:
+            plugin.reset()
         self._waiting = self._none
         self._queue: Float32 = np.zeros((len(self._none), self.latency), np.float32)
 
@@ -116,7 +141,16 @@ class Pedal:
         self._queue = queue[:, len(block) :]
 
     def _run(self, audio: Float32) -> Float32:
-        made = self._plugin.process(audio, self._rate, self._most, reset=False)
+        if self._wide == len(audio):
+            return self._made(self._plugins[0], audio)
+        if self._wide == 2:
+            made = self._made(self._plugins[0], np.repeat(audio, 2, axis=0))
+            return made.mean(axis=0, keepdims=True, dtype=np.float32)
+        rows = zip(self._plugins, audio, strict=False)
+        return np.concatenate([self._made(plugin, row[np.newaxis]) for plugin, row in rows])
+
+    def _made(self, plugin: Any, audio: Float32) -> Float32:
+        made = plugin.process(audio, self._rate, self._most, reset=False)
         # Nothing may have any shape.
         return np.asarray(made, np.float32).reshape(len(audio), -1) if made.size else audio[:, :0]
 
@@ -142,7 +176,7 @@ def built_in(name: str) -> Pedal:
     for attribute, value in _numbers(plugin).items():
         parameters.append(_parameter(attribute, value))
         setters[attribute] = (attribute, [False, True] if isinstance(value, bool) else None)
-    return Pedal(name, plugin, tuple(parameters), setters)
+    return Pedal(name, plugin, makers[name], tuple(parameters), setters)
 
 
 def describe() -> list[HostedInfo]:
@@ -194,21 +228,27 @@ def external(path: str, plugin_name: str | None, preset: str | None) -> Pedal:
     Raises:
         UsageError: it cannot be loaded, or makes sound from nothing.
     """
-    try:
-        plugin = _package().load_plugin(path, plugin_name=plugin_name)
-    except (ImportError, ValueError, OSError) as error:
-        raise UsageError(f"{path} cannot be loaded: {' '.join(str(error).split()):.200}") from error
+
+    def make() -> Any:
+        try:
+            plugin = _package().load_plugin(path, plugin_name=plugin_name)
+        except (ImportError, ValueError, OSError) as error:
+            told = " ".join(str(error).split())
+            raise UsageError(f"{path} cannot be loaded: {told:.200}") from error
+        if preset is not None:
+            plugin.load_preset(preset)
+        return plugin
+
+    plugin = make()
     if not plugin.is_effect:
         raise UsageError(f"{path} is an instrument, not an effect")
-    if preset is not None:
-        plugin.load_preset(preset)
     parameters: list[Parameter] = []
     setters: dict[str, tuple[str, list[Any] | None]] = {}
     for attribute, known in list(plugin.parameters.items())[:MOST]:
         made, values = _external_parameter(attribute, known, getattr(plugin, attribute), setters)
         parameters.append(made)
         setters[made.name] = (attribute, values)
-    return Pedal(path, plugin, tuple(parameters), setters)
+    return Pedal(path, plugin, make, tuple(parameters), setters)
 
 
 def _external_parameter(

@@ -6,8 +6,8 @@
 `!` begins a slot that starts bypassed.  SCHEME is a host of foreign plugins.  What follows the last
 colon is options only if all of it looks like options, so names may be paths and URIs; a name that
 ends like options itself is closed by a colon with nothing after it.  A value that holds `|`, `,` or
-`:`, or is a text that looks like a number, stands in double quotes: `preset="Hall: big"`; two quotes
-in them are one.
+`:`, or is a text that looks like a number, stands in double quotes: `preset="Hall: big"`; in them,
+two quotes are one.
 """
 
 from __future__ import annotations

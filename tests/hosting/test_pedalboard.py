@@ -11,7 +11,9 @@ import pytest
 
 from realtime_sep.effects import pedalboard
 from realtime_sep.effects.hosts import Host
+from realtime_sep.effects.isolated import Isolated
 from realtime_sep.errors import UsageError
+from realtime_sep.plugins import load_effect
 from tests.hosting.conftest import BLOCK, RATE, noise, run
 
 needed = pytest.mark.skipif(find_spec("pedalboard") is None, reason="pedalboard is not installed")
@@ -56,6 +58,33 @@ def test_what_there_is_and_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     held.close()  # type: ignore[attr-defined]
     assert "pedalboard" not in sys.modules
     assert isinstance(pedalboard.host, Host)
+
+
+@needed
+def test_a_vst3() -> None:
+    """Its parameters, its sound, and what it does to the time."""
+    name = "DragonflyPlateReverb"
+    if name not in {info.label for info in pedalboard.vst3.available()}:
+        pytest.skip(f"{name}.vst3 is not installed (dragonfly-reverb-vst3)")
+    effect = load_effect(f"vst3:{name}:dry=100,wet=0,decay=2")
+    assert isinstance(effect, Isolated)
+    (decay,) = [p for p in effect.parameters if p.name == "decay_s"]
+    assert (decay.minimum, decay.maximum, decay.unit) == (pytest.approx(0.1), 10, "s")
+    audio = noise(20000)
+    for channels in (2, 1):
+        effect.prepare(RATE, channels, BLOCK)
+        late = effect.latency
+        only = np.ascontiguousarray(audio[:, :channels])
+        np.testing.assert_allclose(run(effect, only)[late:], only[:-late], atol=1e-4)
+    effect.prepare(RATE, 2, BLOCK)
+    effect.set("dry_level", 0)
+    effect.set("wet_level", 100)
+    audio[5000:] = 0
+    tail = run(effect, audio)[effect.latency + 6000 :]
+    assert np.abs(tail).max() > 1e-3
+    with pytest.raises(UsageError, match="did you mean 'DragonflyPlateReverb'"):
+        pedalboard.vst3.load("DragonflyPlatReverb")
+    effect.close()
 
 
 @needed
