@@ -52,8 +52,8 @@ _NOT = {"Chain", "Mix", "Pedalboard"}
 class Pedal:
     """A plugin of pedalboard's, in this process, which must be a helper's.
 
-    It takes as many channels as the stream has; else, as with other hosts, a mono stream goes to both
-    of its two, which are averaged, and one that is mono runs once per channel.
+    It takes as many channels as the stream has; else, as with other hosts, a mono stream goes to
+    both of its two, which are averaged, and one that is mono runs once per channel.
 
     Args:
         name: for messages.
@@ -144,8 +144,9 @@ class Pedal:
         if self._wide == len(audio):
             return self._made(self._plugins[0], audio)
         if self._wide == 2:
-            made = self._made(self._plugins[0], np.repeat(audio, 2, axis=0))
-            return made.mean(axis=0, keepdims=True, dtype=np.float32)
+            both = self._made(self._plugins[0], np.repeat(audio, 2, axis=0))
+            mono: Float32 = both.mean(axis=0, keepdims=True, dtype=np.float32)
+            return mono
         rows = zip(self._plugins, audio, strict=False)
         return np.concatenate([self._made(plugin, row[np.newaxis]) for plugin, row in rows])
 
