@@ -267,8 +267,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def heard(page: Any, desk: Running) -> float:
     """How loud it is, after a while, in dB."""
-    time.sleep(0.4)
-    return level(recorded(page, desk, 0.8, "output")["output"])
+    time.sleep(0.3)
+    return steady(recorded(page, desk, 0.5, "output")["output"])
+
+
+def steady(audio: Any) -> float:
+    """Level in dB, most of the time: on a busy machine a microphone of its own may have a gap."""
+    pieces = [audio[at : at + RATE // 20] for at in range(0, len(audio), RATE // 20)]
+    return float(np.median([level(piece) for piece in pieces]))
 
 
 def turn(page: Any, name: str, value: float) -> None:
@@ -294,10 +300,11 @@ def test_the_singer_is_as_loud_as_her_fader_and_effects_say(browser: Any, stage:
     fader(page, "mic", 0)
     turn(page, "mic.gain.db", -9)
     stage.until(lambda state: (state["values"]["mic"], state["values"]["mic.gain.db"]) == (0, -9))
-    files = recorded(page, stage, 0.8, "output", "mic", "monitor")
-    assert level(files["output"]) - whole == pytest.approx(-9, abs=0.15)
+    time.sleep(0.2)
+    files = recorded(page, stage, 0.5, "output", "mic", "monitor")
+    assert steady(files["output"]) - whole == pytest.approx(-9, abs=0.15)
     np.testing.assert_allclose(files["mic"], files["output"], atol=1e-5)
-    assert level(files["monitor"]) > -40
+    assert steady(files["monitor"]) > -40
     page.click("#slot-mic-gain-on")
     stage.until(lambda state: state["chains"]["mic"][0]["bypassed"])
     page.wait_for_selector("#slot-mic-gain-on[aria-pressed=false]")
