@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from realtime_sep.dsp.clocks import ClockLoop
@@ -32,6 +33,7 @@ class Device:
         self.frames = self.calls = 0
         self.last: tuple[int, int] | None = None
         self.stands: tuple[float, float] = (1e9, 1e9)  # from when to when nothing comes
+        self._turns: dict[int, npt.NDArray[np.complex128]] = {}  # of a tone, by block size
         self._rng = np.random.default_rng(seed)
         self.next = self._when()
 
@@ -67,8 +69,10 @@ class Microphone(Device):
     """Hears a tone."""
 
     def callback(self, block: int) -> int:
-        t = (self.frames - block + np.arange(block)) / self.true
-        sound = 0.5 * np.sin(2 * np.pi * HZ * t)
+        begin = 2j * np.pi * HZ * (self.frames - block) / self.true
+        if block not in self._turns:
+            self._turns[block] = np.exp(2j * np.pi * HZ * np.arange(block) / self.true)
+        sound = 0.5 * (np.exp(begin) * self._turns[block]).imag
         self.ring.write(sound.astype(np.float32)[:, None])
         return self.ring.written
 
@@ -122,8 +126,9 @@ def cents(sound: Float32, hz: float = HZ, rate: float = RATE) -> Float32:
     """How far the pitch is off, from window to window, by phase."""
     window = 2400
     pieces = sound[: len(sound) // window * window, 0].reshape(-1, window)
-    t = np.arange(pieces.size).reshape(pieces.shape) / rate
-    turns = np.angle((pieces * np.hanning(window) * np.exp(-2j * np.pi * hz * t)).sum(axis=1))
+    look = np.hanning(window) * np.exp(-2j * np.pi * hz * np.arange(window) / rate)
+    begin = np.exp(-2j * np.pi * hz * window * np.arange(len(pieces)) / rate)
+    turns = np.angle(pieces @ look * begin)
     off = np.diff(np.unwrap(turns)) / (2 * np.pi) * rate / window
     return np.asarray(1200 * np.log2(1 + off / hz), np.float32)
 
