@@ -6,7 +6,7 @@ set -u
 PACKAGES="libportaudio2 portaudio19-dev libasound2-plugins jackd2 pulseaudio pulseaudio-utils
     pipewire wireplumber pipewire-pulse pipewire-jack dbus-daemon cmake ffmpeg chromium
     icecast2 nginx libnginx-mod-rtmp obs-studio xvfb
-    ladspa-sdk swh-plugins cmt liblilv-0-0 lv2-dev lv2-examples lilv-utils jalv sordi"
+    ladspa-sdk swh-plugins cmt liblilv-0-0 lv2-dev lv2-examples lilv-utils jalv sordi ecasound"
 
 # Only newer systems have a VST3.
 PACKAGES="$PACKAGES $(apt-cache pkgnames dragonfly-reverb-vst3 2>/dev/null)"

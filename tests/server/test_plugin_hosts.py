@@ -102,6 +102,26 @@ def home(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield values
 
 
+@pytest.mark.parametrize(
+    "plugin", ["-eli:7500656,-60,0,0,1,1", "-elv2:urn:realtime-sep:karaoke,-60,0,1,1,1"]
+)
+def test_ecasound_gives_what_separate_gives(
+    serving: Engine, home: dict[str, str], tmp_path: Path, plugin: str
+) -> None:
+    """To the bit, through either kind."""
+    need("ecasound")
+    serving.start()
+    audio = song(2 * RATE)
+    soundfile.write(tmp_path / "in.wav", audio, RATE, subtype="FLOAT")
+    files = ("-i", tmp_path / "in.wav", "-o", tmp_path / "out.wav")
+    paths = {"LADSPA_PATH": str(tmp_path / ".ladspa"), "LV2_PATH": str(tmp_path / ".lv2")}
+    run("ecasound", "-q", "-b:1024", f"-f:f32_le,2,{RATE}", *files, plugin, extra=paths)
+    out, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    lag = latency(1024, 256, 256)
+    expected = separate(audio, RATE, "center")["accompaniment"]
+    assert np.array_equal(out[lag:], expected[: len(out) - lag])
+
+
 def test_the_bundle_is_valid(home: dict[str, str], tmp_path: Path) -> None:
     need("lv2_validate", "lv2info")
     bundle = tmp_path / ".lv2" / install.BUNDLE
