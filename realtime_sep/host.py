@@ -27,7 +27,7 @@ from realtime_sep.feeds import Feed
 from realtime_sep.native import BridgeStats
 from realtime_sep.parameters import MICROPHONE, MONITOR
 from realtime_sep.recovery import Recovery
-from realtime_sep.rig import CALLBACKS, PRIORITY, Plan, Records, Rig, Wish
+from realtime_sep.rig import CALLBACKS, Plan, Records, Rig, Wish
 from realtime_sep.separators import SeparatorFactory
 from realtime_sep.switching import Switch
 from realtime_sep.types import Float32, Latency, SeparatorInfo, StreamConfig
@@ -390,7 +390,7 @@ def serve(plan: Plan, records: Records, tap: Any, pipe: Connection) -> None:
                 native.lock_memory()
                 # This thread does little, but whoever takes it off its core while it holds the
                 # interpreter lock makes the worker wait: it must not be the one that can be.
-                native.set_realtime(PRIORITY - 1)
+                native.set_realtime(native.PRIORITY - 1)
             gc.disable()
             # A thread that loads another separator gives the lock back to the worker at once.
             sys.setswitchinterval(_SWITCH_INTERVAL)

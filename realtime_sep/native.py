@@ -749,6 +749,11 @@ def thread_cpu() -> int:
     return int(lib.rs_thread_cpu())
 
 
+#: Real-time priority of whoever computes audio: below callbacks and the threads of hosts, which it
+#: must not hold up (JACK runs the callbacks of its clients at 5).
+PRIORITY = 4
+
+
 def set_realtime(priority: int) -> str | None:
     """Real-time priority for the calling thread; None, or why not."""
     return _reason(lib.rs_thread_realtime(priority))

@@ -20,7 +20,7 @@ from realtime_sep.errors import RealtimeSepError, UsageError, unknown
 from realtime_sep.feeds import MicrophoneFeed, MonitorFeed
 from realtime_sep.io.device import Device, DeviceSpec
 from realtime_sep.latency import stream_latency
-from realtime_sep.native import Bridge, BridgeConfig, BridgeStats, Ring, Wake
+from realtime_sep.native import PRIORITY, Bridge, BridgeConfig, BridgeStats, Ring, Wake
 from realtime_sep.parameters import MICROPHONE, MONITOR, MUSIC, VOCALS
 from realtime_sep.plugins import load_separator, load_slot
 from realtime_sep.separators import Separator, SeparatorFactory
@@ -40,9 +40,6 @@ TAP_SECONDS = 2.0
 #: Seconds without a callback after which a device that has a clock counts as gone: longer than any
 #: stall of a machine, and short enough to be noticed within a second.
 SILENCE = 0.7
-#: Real-time priority of the worker: below every audio callback, which it must not hold up (JACK
-#: runs those of its clients at 5).
-PRIORITY = 4
 
 CALLBACKS = np.dtype(
     [

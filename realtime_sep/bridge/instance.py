@@ -25,8 +25,6 @@ from realtime_sep.separators import Separator
 from realtime_sep.separators.adapted import adapted
 from realtime_sep.types import Float32
 
-#: Real-time priority, where that is permitted: below the audio threads of the hosts.
-PRIORITY = 4
 #: Seconds in which a plugin has to say what it wants.
 _GREETING = 5.0
 #: Milliseconds between looks at a plugin that is silent.
@@ -55,7 +53,7 @@ def serve(link: socket.socket, default: Callable[[], str]) -> None:
     gc.freeze()
     gc.disable()
     native.lock_memory()
-    native.set_realtime(PRIORITY)
+    native.set_realtime(native.PRIORITY)
     agree(link, service.engine.hop, service.engine.latency)
     service.run(link)
 

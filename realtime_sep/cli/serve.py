@@ -78,8 +78,7 @@ def serve(
 
 async def _serve(config: ServeConfig) -> None:
     """Serve until a signal ends it."""
-    from realtime_sep.native import set_realtime
-    from realtime_sep.serve.process import PRIORITY
+    from realtime_sep.native import PRIORITY, set_realtime
     from realtime_sep.serve.server import serving
 
     async with serving(config) as server:

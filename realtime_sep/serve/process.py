@@ -31,8 +31,6 @@ from realtime_sep.types import SeparatorInfo
 #: Seconds to wait for it: it imports, compiles on its first run, loads and measures models.
 _START_TIMEOUT = 300.0
 _STOP_TIMEOUT = 5.0
-#: Real-time priority of the models; the event loop's is one below.
-PRIORITY = 4
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def work(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that owns the terminal
     native.flush_denormals()
-    native.set_realtime(PRIORITY)  # where that is not permitted, it is as late as others make it
+    native.set_realtime(native.PRIORITY)  # not permitted, it is as late as others make it
     bell.setblocking(False)
     try:
         models = [Model(name, len(slots), options) for name in names]
