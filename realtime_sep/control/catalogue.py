@@ -12,7 +12,7 @@ from typing import Any
 from realtime_sep.errors import RealtimeSepError
 
 _TIMEOUT = 15.0
-#: Seconds after which somebody who asks for plugins may find new ones.
+#: Seconds after which whoever asks for plugins may find new ones.
 _FRESH = 30.0
 
 _lock = threading.Lock()
@@ -91,14 +91,17 @@ def devices(anew: bool = False) -> list[dict[str, Any]]:
         return _devices
 
 
-def hosted() -> list[dict[str, str]]:
+def hosted(anew: bool = False) -> list[dict[str, str]]:
     """Effects of foreign plugins, each with `use` (as in a chain) and `name`; slow the first time.
+
+    Args:
+        anew: look again, unless that was a moment ago.
 
     They too are looked up in a process of its own: to ask a plugin is to run its code.
     """
     global _hosted, _hosted_at
     with _lock:
-        if _hosted is None or time.monotonic() - _hosted_at > _FRESH:
+        if _hosted is None or (anew and time.monotonic() - _hosted_at > _FRESH):
             listed = _ask("plugins", "list", "--kind", "hosted", "--json") or []
             _hosted = [
                 {"use": one["name"], "name": one["summary"]} for one in listed if not one["problem"]

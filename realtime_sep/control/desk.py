@@ -588,7 +588,7 @@ class Desk:
 
     def _on_plugins(self, fields: _Fields) -> dict[str, Any]:
         fields.done()
-        return {"plugins": catalogue.hosted()}
+        return {"plugins": catalogue.hosted(anew=True)}
 
     def _allowed_chain(self, text: str) -> str:
         """A chain as a client may make it: of effects that are listed, or there, and of numbers.
@@ -605,7 +605,11 @@ class Desk:
             words = _words(spec)
             if words in there:
                 continue
-            known = [d["use"] for d in catalogue.hosted()] if spec.scheme else available_effects()
+            known = available_effects()
+            if spec.scheme:
+                known = [d["use"] for d in catalogue.hosted()]
+                if spec.source not in known:
+                    known = [d["use"] for d in catalogue.hosted(anew=True)]
             if spec.source not in known:
                 raise unknown("effect", spec.source, known)
             if len(words) > 1:
