@@ -124,12 +124,20 @@ def pulled_and_put_back(server: PulseServer | PipeWireServer, stream: Stream, he
         assert now.monitor is not None
         return now.microphone, now.monitor
 
-    before, late = stats(), stream.stats.late_blocks
-    modules = server.run("pactl", "list", "short", "modules").splitlines()
-    for sink in ("voice", "ear"):
-        (module,) = (line.split("\t")[0] for line in modules if f"sink_name={sink}" in line)
+    listed = server.run("pactl", "list", "short", "modules").splitlines()
+    modules = [
+        line.split("\t")[0]
+        for sink in ("voice", "ear")
+        for line in listed
+        if f"sink_name={sink}" in line
+    ]
+    before = stats()
+    for module in modules:
         server.run("pactl", "unload-module", module)
     until(lambda: not any(one.there for one in stats()), 5, "the loss")
+    stream.wait(0.1)  # until the worker has told
+    lost = stats()
+    assert [now.gaps - then.gaps for now, then in zip(lost, before, strict=True)] == [1, 1]
     until(lambda: levels(server, "hall", heard)[SONG] > -21, 10, "the song plays on")
     assert not any(one.there for one in stats())
     for sink in ("voice", "ear"):
@@ -141,7 +149,6 @@ def pulled_and_put_back(server: PulseServer | PipeWireServer, stream: Stream, he
         )
     until(lambda: all(one.there for one in stats()), BACK, "the return")
     stream.wait(0.5)
-    for now, then in zip(stats(), before, strict=True):
+    for now, then in zip(stats(), lost, strict=True):
         assert now.reopens == then.reopens + 1
-        if stream.stats.late_blocks == late:
-            assert now.gaps == then.gaps + 1
+        assert now.gaps <= then.gaps + 1, "the server of a busy machine may be late once"
