@@ -1,4 +1,4 @@
-"""Fifteen seconds beside processes that keep every core busy; real figures: benchmarks/endurance.py.
+"""Fifteen seconds beside processes that keep every core busy; figures: benchmarks/endurance.py.
 
 The bound is generous, because shared machines stall; what it must catch is a worker that has lost
 its priority or its lock to somebody, which is late many times a second.
