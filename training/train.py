@@ -176,9 +176,9 @@ class Threads:
         self.step += 1
 
 
-def learning_rate(progress: float, step: int, peak: float) -> float:
-    """Warm-up over 100 steps, constant, then linear to 2 % over the last 45 % of the time."""
-    return peak * min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (1.0 - progress) / 0.45))
+def learning_rate(progress: float, step: int, peak: float, warmup: int = 100) -> float:
+    """Warm-up over so many steps, constant, then linear to 2 % over the last 45 % of the time."""
+    return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(0.02, (1.0 - progress) / 0.45))
 
 
 def save(path: Path, content: dict[str, object]) -> None:
@@ -203,7 +203,7 @@ def train(args: argparse.Namespace) -> None:
     network = network.to(device, memory_format=torch.channels_last)
     frames = Frames(geometry).to(device)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    crew = optimisers(network)
+    crew = optimisers(network, args.gentle)
     step, gone, heard = 0, 0.0, 0.0
     newest = out / "checkpoint.pt"
     if newest.exists():
@@ -279,14 +279,16 @@ def train(args: argparse.Namespace) -> None:
         threads.begin()
         started = time.monotonic()
         mix = vocals + rest
-        rate = learning_rate(progress, step, args.rate)
+        rate = learning_rate(progress, step, args.rate, args.warmup)
         for optimiser, factor in crew:
             for group in optimiser.param_groups:
                 group["lr"] = factor * rate
         with torch.autocast(device.type, torch.bfloat16):
             estimate, _ = frames.separate(network, mix, _start(network, mix))
         estimate = estimate[..., :-cut]
-        loss, parts = separation_loss(estimate, vocals[..., :-cut], mix[..., :-cut], picks)
+        loss, parts = separation_loss(
+            estimate, vocals[..., :-cut], mix[..., :-cut], picks, args.plain
+        )
         network.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -340,9 +342,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
     parser.add_argument("--taught", action="store_true", help="learn what the teacher hears")
+    parser.add_argument("--gentle", action="store_true", help="AdamW only, for what knows much")
+    parser.add_argument("--plain", action="store_true", help="nothing but SDR in the loss")
     parser.add_argument("--seconds", type=float, default=4.1)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rate", type=float, default=8e-3)
+    parser.add_argument("--warmup", type=int, default=100, help="steps")
     parser.add_argument("--average", type=float, default=0.99, help="decay of the averaged weights")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from training.fitting import example, fit  # noqa: E402
 from training.networks import Geometry, build, inherit  # noqa: E402
 from training.spectra import Frames  # noqa: E402
 from training.spleeter import BINS, CHANNELS, Causal, Past, take_over  # noqa: E402
@@ -87,30 +89,47 @@ def test_the_future_changes_nothing(network: Causal) -> None:
     assert not torch.equal(a[:, :, 6:], b[:, :, 6:])
 
 
-class Block(nn.Sequential):
-    """A level of the network whose weights are taken over, as that module names its parts."""
+class Crop(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, 1:-2, 1:-2]
+
+
+class Original(nn.Module):
+    """A network shaped like Spleeter's, and with its parts' names; random weights, statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [*CHANNELS, 512]
+        for k in range(6):
+            conv = nn.Conv2d(widths[k], widths[k + 1], 5, 2)
+            setattr(self, f"down{k + 1}_conv", nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), conv))
+            norm = nn.BatchNorm2d(widths[k + 1], eps=1e-3)
+            setattr(self, f"down{k + 1}_act", nn.Sequential(norm, nn.LeakyReLU(0.2)))
+        inputs, outputs = [512, 512, 256, 128, 64, 32], [256, 128, 64, 32, 16, 1]
+        for k in range(6):
+            conv = nn.ConvTranspose2d(inputs[k], outputs[k], 5, 2)
+            norm = nn.BatchNorm2d(outputs[k], eps=1e-3)
+            setattr(self, f"up{k + 1}", nn.Sequential(conv, Crop(), nn.ReLU(), norm))
+        self.up7 = nn.Sequential(nn.Conv2d(1, 2, 4, dilation=2, padding=3))
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_(0, 0.1)
+                part.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        for k in range(6):
+            skips.append(getattr(self, f"down{k + 1}_conv")(x))
+            x = getattr(self, f"down{k + 1}_act")(skips[-1])
+        x = skips.pop()
+        for k in range(6):
+            x = getattr(self, f"up{k + 1}")(x)
+            x = torch.cat([skips.pop(), x], 1) if skips else x
+        return self.up7(x)
 
 
 def original() -> nn.Module:
-    """A network shaped like Spleeter's, with random weights and statistics."""
-    whole = nn.Module()
-    widths = [*CHANNELS, 512]
-    for k in range(6):
-        conv = nn.Conv2d(widths[k], widths[k + 1], 5, 2)
-        setattr(whole, f"down{k + 1}_conv", nn.Sequential(nn.Identity(), conv))
-        setattr(whole, f"down{k + 1}_act", nn.Sequential(nn.BatchNorm2d(widths[k + 1], eps=1e-3)))
-    inputs, outputs = [512, 512, 256, 128, 64, 32], [256, 128, 64, 32, 16, 1]
-    for k in range(6):
-        conv = nn.ConvTranspose2d(inputs[k], outputs[k], 5, 2)
-        norm = nn.BatchNorm2d(outputs[k], eps=1e-3)
-        block = nn.Sequential(conv, nn.Identity(), nn.ReLU(), norm)
-        setattr(whole, f"up{k + 1}", block)
-    whole.up7 = nn.Sequential(nn.Conv2d(1, 2, 4, dilation=2, padding=3))
-    for part in whole.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.5, 2)
-    return whole.eval()
+    return Original().eval()
 
 
 @torch.no_grad()
@@ -118,14 +137,53 @@ def test_of_one_column_it_makes_what_the_original_makes() -> None:
     """With silence before it, the newest column's way down is the original's last column's."""
     torch.manual_seed(3)
     teacher, network = original(), Causal()
-    take_over(network, teacher, torch.zeros(256, 32))
+    take_over(network, teacher)
     x = torch.rand(1, 2, 64, BINS)
     x[:, :, :63] = 0
-    first = teacher.down1_conv[1](nn.functional.pad(x, (1, 2, 1, 2)))[:, :, -1]
+    first = teacher.down1_conv(x)[:, :, -1]
     column = x[:, :, 63:].permute(0, 2, 3, 1)
     wide, _ = network.past_down[0](column, torch.zeros(1, 2, BINS, 2))
     own = network.down[0](nn.functional.pad(wide.permute(0, 3, 1, 2), (1, 2)))[:, :, 0]
     torch.testing.assert_close(own, first, atol=1e-5, rtol=1e-4)
+
+
+class Noises:
+    """A mixer of coloured noises that come and go."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(5)
+
+    def batch(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        noise = self.rng.standard_normal((2, size, 2, 3 * 65536)).astype(np.float32)
+        swell = 1 + np.sin(np.linspace(0, 40, noise.shape[-1], dtype=np.float32))
+        vocals, rest = 0.1 * np.cumsum(noise * swell, -1) % 1 - 0.5
+        return vocals, rest
+
+
+@torch.no_grad()
+def test_fitted_layers_make_what_the_originals_make() -> None:
+    torch.manual_seed(6)
+    teacher, network = original(), Causal().eval()
+    take_over(network, teacher)
+    frames = Frames(Geometry())
+    unseen, *_ = example(np.add(*Noises().batch(2)), frames, network, teacher)
+
+    def error() -> float:
+        """Of the lowest level, relative to what the original makes there."""
+        x = unseen.columns
+        for k, conv in enumerate(network.down):
+            x, _ = network.past_down[k](x, torch.zeros(len(x), 2, *x.shape[2:]), 2)
+            y = conv(nn.functional.pad(x.permute(0, 3, 1, 2), (1, 2)))
+            if k < 4:
+                x = nn.functional.leaky_relu(network.down_affine[k](y), 0.2).permute(0, 2, 3, 1)
+        times = unseen.times("down4", 32)
+        target = unseen.outputs["down4"].float()[:, :, times >= 64]
+        missed = y[:, :, times[times >= 64]] - target
+        return float(missed.square().mean() / target.var())
+
+    before = error()
+    fit(network, teacher, Noises(), 1)
+    assert error() < 0.5 * before
 
 
 @torch.no_grad()
