@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from training.band import LICENCE as BAND_LICENCE
@@ -35,6 +36,7 @@ from training.stream import OnnxStream
 OPSET = 17
 TOLERANCE = 1e-4
 MAX_BYTES = 15_000_000
+LEAST = 1024  # weights of a tensor that is worth halving
 # The most demanding of the sources' free licences that can be given to a work of one's own; see
 # docs/training.md.
 LICENCE = "CC-BY-SA-4.0"
@@ -112,6 +114,31 @@ def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+
+
+def halve(source: Path, target: Path, lossless: bool = False) -> None:
+    """Large weights as half precision, widened again when the model is loaded.
+
+    `lossless`, only those that lose nothing: weights come from checkpoints of half precision.
+    """
+    model = onnx.load(str(source))
+    graph = model.graph
+    casts = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        short = values.astype(np.float16)
+        if values.size < LEAST or (lossless and not np.array_equal(short, values)):
+            continue
+        name = f"{tensor.name}/half"
+        casts.append(helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(short, name))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(target))
 
 
 def annotate(path: Path, entries: dict[str, object]) -> None:
@@ -281,6 +308,7 @@ def main() -> None:
     name, network, geometry, steps = load_weights(args.weights)
     partial = args.out.with_suffix(".part.onnx")
     export(network, geometry, partial)
+    halve(partial, partial, lossless=True)
     scores = json.loads(args.scores.read_text()) if args.scores else {}
     entries = metadata(name, network, geometry, steps, sources(args.shards), scores)
     annotate(partial, entries)

@@ -15,33 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from training.export import halve
 from training.score import evaluate, medians
 from training.stream import OnnxStream
 
-LEAST = 1024  # weights of a tensor that is worth halving
 ROUNDS = 400
-
-
-def halve(source: Path, target: Path) -> None:
-    """Large weights as half precision, widened again when the model is loaded."""
-    model = onnx.load(str(source))
-    graph = model.graph
-    casts = []
-    for tensor in list(graph.initializer):
-        values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < LEAST:
-            continue
-        short = f"{tensor.name}/half"
-        casts.append(helper.make_node("Cast", [short], [tensor.name], to=TensorProto.FLOAT))
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), short))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(target))
 
 
 def quantise(source: Path, target: Path) -> None:

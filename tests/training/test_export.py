@@ -111,3 +111,18 @@ def test_variants_are_smaller_and_sound_alike(
         assert path.stat().st_size < exported[1].stat().st_size
         found = OnnxStream(path).separate(mix)
         assert np.abs(found - expected).max() < bound * np.abs(expected).max()
+
+
+def test_weights_of_half_precision_are_stored_as_such(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(channels=(16, 16, 16, 32), blocks=1)).half().float().eval()
+    whole, short = tmp_path / "whole.onnx", tmp_path / "short.onnx"
+    exporting.export(network, Geometry(), whole)
+    exporting.halve(whole, short, lossless=True)
+    assert short.stat().st_size < 0.7 * whole.stat().st_size
+    for path in (whole, short):
+        exporting.annotate(path, exporting.metadata("unet", network, Geometry(), 0, [], {}))
+    hops = np.random.default_rng(0).standard_normal((20, 512, 2)).astype(np.float32)
+    one, other = OnnxStream(whole), OnnxStream(short)
+    for hop in hops:
+        assert np.array_equal(one.process(hop), other.process(hop))
