@@ -105,7 +105,7 @@ def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Step(network),
+            Step(network).eval(),  # else all of it is in training mode afterwards
             tuple(given),
             str(path),
             input_names=inputs,
