@@ -297,7 +297,10 @@ def test_a_lane_takes_what_its_model_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(registry.find("unet") is None, reason="the model is not there")
-def test_a_shipped_network_in_a_batch_is_the_same_as_alone(slots: list[Slot]) -> None:
+def test_a_shipped_network_in_a_batch_is_the_same_as_alone(
+    slots: list[Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "BUDGET", 100.0)  # a busy machine may be slow, but not wrong
     model = Model("unet", PLACES)
     assert model.batched
     clients = Clients([model], slots)
