@@ -136,8 +136,8 @@ def fit(network: Causal, original: nn.Module, mixer: Mixer, batches: int) -> Non
         """The inputs with their averages."""
         pasts.clear()
         for x in inputs:
-            start = torch.zeros(len(x), len(past.rates), *x.shape[2:])
-            pasts.append(past(x, start, every)[0])
+            start = torch.zeros(len(x), len(past.rates), x.shape[2])
+            pasts.append(past(x.permute(0, 3, 1, 2), start, every)[0].permute(0, 2, 3, 1))
 
     def rows_of(index: int, name: str, hop: int, share: float) -> tuple[Tensor, Tensor, Tensor]:
         """Columns, the original's outputs `[columns, bands, channels]`, and which frames."""

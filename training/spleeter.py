@@ -52,27 +52,35 @@ class _Leak(torch.autograd.Function):
 class Past(nn.Module):
     """Leaky averages of the columns before the newest one, with mean delays in frames."""
 
-    def __init__(self, delays: tuple[float, ...]) -> None:
+    rates: Tensor
+
+    def __init__(self, width: int, delays: tuple[float, ...]) -> None:
         super().__init__()
-        self.rates = [1 / delay for delay in delays]
+        self.width = width
+        rates = 1 / torch.tensor(delays).repeat_interleave(width)
+        self.register_buffer("rates", rates[:, None], persistent=False)
 
     def forward(self, x: Tensor, state: Tensor, every: int = 1) -> tuple[Tensor, Tensor]:
-        """`x` `[batch, frames, bands, channels]` → the same with one part more for each delay.
+        """`x` `[batch, width, frames, bands]` → the same with `width` more for each delay.
 
-        State `[batch, delays, bands, channels]`: the averages up to the frame before.  `x` may be
+        State `[batch, delays * width, bands]`: the averages up to the frame before.  `x` may be
         `every` so-manieth frame.
         """
-        parts, after = [x], []
-        for rate, first in zip(self.rates, state.unbind(1), strict=True):
-            rate = min(1.0, rate * every)
-            if x.shape[1] == 1:
-                parts.append(first[:, None].to(x.dtype))
-                after.append(first + rate * (x[:, 0].float() - first))
-                continue
-            states = _Leak.apply(x.contiguous(), first, rate)
+        count = len(self.rates) // self.width
+        if x.shape[2] == 1:
+            now = torch.cat([x[:, :, 0].float()] * count, 1)
+            out = torch.cat([x, state[:, :, None].to(x.dtype)], 1)
+            return out, state + self.rates * (now - state)
+        line = x.permute(0, 2, 3, 1).contiguous()
+        parts, after = [line], []
+        for rate, before in zip(
+            self.rates[:: self.width, 0], state.split(self.width, 1), strict=True
+        ):
+            first = before.transpose(1, 2)
+            states = _Leak.apply(line, first, min(1.0, every * float(rate)))
             parts.append(torch.cat([first[:, None].to(x.dtype), states[:, :-1]], 1))
-            after.append(states[:, -1].float())
-        return torch.cat(parts, -1), torch.stack(after, 1)
+            after.append(states[:, -1].float().transpose(1, 2))
+        return torch.cat(parts, -1).permute(0, 3, 1, 2), torch.cat(after, 1)
 
 
 def half_way(geometry: Geometry, taps: int = TAPS) -> Tensor:
@@ -123,14 +131,17 @@ class Causal(nn.Module):
         levels = len(CHANNELS) - 1
         ups = CHANNELS[::-1][1:-1]  # 128, 64, 32, 16
         self.past_down = nn.ModuleList(
-            Past((column * 2**k, column * 2 ** (k + 1))) for k in range(levels)
+            Past(width, (column * 2**k, column * 2 ** (k + 1)))
+            for k, width in enumerate(CHANNELS[:-1])
         )
         self.down = nn.ModuleList(
             nn.Conv2d(3 * wide, narrow, (1, 5), (1, 2)) for wide, narrow in pairwise(CHANNELS)
         )
         self.down_affine = nn.ModuleList(Affine(width) for width in CHANNELS[1:-1])
-        self.past_up = nn.ModuleList(Past((column * 2 ** (levels - k),)) for k in range(levels))
         inputs = [CHANNELS[-1], *(2 * width for width in ups)]
+        self.past_up = nn.ModuleList(
+            Past(width, (column * 2 ** (levels - k),)) for k, width in enumerate(inputs)
+        )
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(2 * wide, narrow, (1, 5), (1, 2))
             for wide, narrow in zip(inputs, [*ups, 1], strict=True)
@@ -138,46 +149,46 @@ class Causal(nn.Module):
         self.up_affine = nn.ModuleList(Affine(width) for width in [*ups, 1])
         # In place of what the level left out gave to the one above it.
         self.below_bias = nn.Parameter(torch.zeros(1, ups[0], 1, BINS >> levels - 1))
-        self.past_out = Past((column * 2,))
+        self.past_out = Past(1, (column * 2,))
         self.out = nn.Conv2d(2, 2, (1, 4), dilation=(1, 2))
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the states, without the batch axis, in order."""
         shapes: dict[str, tuple[int, ...]] = {"state_level": RunningLevel.state_shape}
         for k, width in enumerate(CHANNELS[:-1]):
-            shapes[f"state_down_{k}"] = (2, BINS >> k, width)
+            shapes[f"state_down_{k}"] = (2 * width, BINS >> k)
         for k, up in enumerate(self.up):
-            shapes[f"state_up_{k}"] = (1, BINS >> len(self.up) - k, up.in_channels // 2)
-        return shapes | {"state_out": (1, BINS, 1)}
+            shapes[f"state_up_{k}"] = (up.in_channels // 2, BINS >> len(self.up) - k)
+        return shapes | {"state_out": (1, BINS)}
 
     def initial_state(self, batch: int) -> State:
         return [torch.zeros(batch, *shape) for shape in self.state_shapes().values()]
 
     def mask(self, magnitude: Tensor, states: dict[str, Tensor], every: int = 1) -> Tensor:
-        """`[batch, 2, frames, BINS]`, normalised → logits of the mask, `[batch, frames, BINS, 2]`.
+        """`[batch, 2, frames, BINS]`, normalised → logits of the mask, of the same shape.
 
         `states` are replaced by the next ones.
         """
-        x = cast(magnitude).permute(0, 2, 3, 1)
+        x = cast(magnitude)
         skips = []
         for k, conv in enumerate(self.down):
-            x, states[f"state_down_{k}"] = self.past_down[k](x, states[f"state_down_{k}"], every)
-            y = conv(F.pad(x.permute(0, 3, 1, 2), (1, 2)))
+            name = f"state_down_{k}"
+            x, states[name] = self.past_down[k](x, states[name], every)
+            y = conv(F.pad(x, (1, 2)))
             skips.append(y)
             if k < len(self.down_affine):
-                x = F.leaky_relu(self.down_affine[k](y), 0.2).permute(0, 2, 3, 1)
+                x = F.leaky_relu(self.down_affine[k](y), 0.2)
         y = skips.pop()
         for k, conv in enumerate(self.up):
-            x, states[f"state_up_{k}"] = self.past_up[k](
-                y.permute(0, 2, 3, 1), states[f"state_up_{k}"], every
-            )
-            wide = conv(x.permute(0, 3, 1, 2))[..., 1:-2]
+            name = f"state_up_{k}"
+            x, states[name] = self.past_up[k](y, states[name], every)
+            wide = conv(x)[..., 1:-2]
             wide = wide + self.below_bias.to(wide.dtype) if k == 0 else wide
             y = self.up_affine[k](F.relu(wide))
             if skips:
                 y = torch.cat([skips.pop(), y], 1)
-        x, states["state_out"] = self.past_out(y.permute(0, 2, 3, 1), states["state_out"], every)
-        return self.out(F.pad(x.permute(0, 3, 1, 2), (3, 3))).permute(0, 2, 3, 1)
+        x, states["state_out"] = self.past_out(y, states["state_out"], every)
+        return self.out(F.pad(x, (3, 3)))
 
     def between(self, spec: Tensor) -> Tensor:
         """Magnitudes of bins and half-way between them, `[batch, 2, frames, BINS]`."""
@@ -201,7 +212,7 @@ class Causal(nn.Module):
             magnitude = self.between(spec[:, :, ::every])
             magnitude = magnitude * (LOUDNESS / level[:, None, ::every, None])
         mask = torch.sigmoid(self.mask(magnitude, states, every).float())
-        mask = mask.permute(0, 3, 1, 2)[..., ::2]
+        mask = mask[..., ::2]
         if every > 1:
             mask = mask.repeat_interleave(every, 2)[:, :, : spec.shape[2]]
         # Above 11 kHz the network is blind: the mean mask of the octave below goes on there.

@@ -45,12 +45,12 @@ def test_magnitudes_between_the_bins_are_those_of_a_longer_transform(hop: int) -
 
 @torch.no_grad()
 def test_averages_of_the_past_have_the_delay_of_the_taps() -> None:
-    past = Past((4.0, 20.0))
-    pulse = torch.zeros(1, 400, 1, 1)
-    pulse[:, 0] = 1
-    out, _ = past(pulse, torch.zeros(1, 2, 1, 1))
-    now, *averages = out[0, :, 0].unbind(-1)
-    assert torch.equal(now, pulse[0, :, 0, 0])
+    past = Past(1, (4.0, 20.0))
+    pulse = torch.zeros(1, 1, 400, 1)
+    pulse[:, :, 0] = 1
+    out, _ = past(pulse, torch.zeros(1, 2, 1))
+    now, *averages = out[0, :, :, 0].unbind(0)
+    assert torch.equal(now, pulse[0, 0, :, 0])
     frames = torch.arange(400.0)
     for average, delay in zip(averages, (4.0, 20.0), strict=True):
         torch.testing.assert_close(average.sum(), torch.tensor(1.0), atol=1e-3, rtol=0)
@@ -59,9 +59,9 @@ def test_averages_of_the_past_have_the_delay_of_the_taps() -> None:
 
 
 def test_gradient_of_the_averages() -> None:
-    past = Past((3.0,))
-    x = torch.randn(1, 7, 2, 2, dtype=torch.float64, requires_grad=True)
-    start = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    past = Past(2, (3.0,))
+    x = torch.randn(1, 2, 7, 2, dtype=torch.float64, requires_grad=True)
+    start = torch.zeros(1, 2, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: past(x, start)[0], x)
 
 
@@ -141,9 +141,8 @@ def test_of_one_column_it_makes_what_the_original_makes() -> None:
     x = torch.rand(1, 2, 64, BINS)
     x[:, :, :63] = 0
     first = teacher.down1_conv(x)[:, :, -1]
-    column = x[:, :, 63:].permute(0, 2, 3, 1)
-    wide, _ = network.past_down[0](column, torch.zeros(1, 2, BINS, 2))
-    own = network.down[0](nn.functional.pad(wide.permute(0, 3, 1, 2), (1, 2)))[:, :, 0]
+    wide, _ = network.past_down[0](x[:, :, 63:], torch.zeros(1, 4, BINS))
+    own = network.down[0](nn.functional.pad(wide, (1, 2)))[:, :, 0]
     torch.testing.assert_close(own, first, atol=1e-5, rtol=1e-4)
 
 
@@ -170,12 +169,13 @@ def test_fitted_layers_make_what_the_originals_make() -> None:
 
     def error() -> float:
         """Of the lowest level, relative to what the original makes there."""
-        x = unseen.columns
+        x = unseen.columns.permute(0, 3, 1, 2)
         for k, conv in enumerate(network.down):
-            x, _ = network.past_down[k](x, torch.zeros(len(x), 2, *x.shape[2:]), 2)
-            y = conv(nn.functional.pad(x.permute(0, 3, 1, 2), (1, 2)))
+            start = torch.zeros(len(x), 2 * x.shape[1], x.shape[3])
+            x, _ = network.past_down[k](x, start, 2)
+            y = conv(nn.functional.pad(x, (1, 2)))
             if k < 4:
-                x = nn.functional.leaky_relu(network.down_affine[k](y), 0.2).permute(0, 2, 3, 1)
+                x = nn.functional.leaky_relu(network.down_affine[k](y), 0.2)
         times = unseen.times("down4", 32)
         target = unseen.outputs["down4"].float()[:, :, times >= 64]
         missed = y[:, :, times[times >= 64]] - target
