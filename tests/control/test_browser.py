@@ -91,7 +91,7 @@ def recorded(page: Any, desk: Running, seconds: float, *buses: str) -> dict[str,
     time.sleep(seconds)
     page.click("#record")
     desk.until(lambda state: state["recording"] is None)
-    assert "recorded" in page.wait_for_selector("#notices li").inner_text()
+    page.wait_for_selector("#notices li:has-text('recorded')")
     return {bus: soundfile.read(path)[0] for bus, path in files.items()}
 
 
