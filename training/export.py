@@ -227,7 +227,7 @@ def metadata(
     scores: object,
 ) -> dict[str, object]:
     shapes = network.state_shapes()
-    taught = [ELDER] if "state_elder_level" in shapes else []
+    elder = [ELDER] if "state_elder_level" in shapes else []
     return {
         "format": "1",
         "name": name,
@@ -242,7 +242,7 @@ def metadata(
         "stems": "vocals",
         "residual": "accompaniment",
         "licence": LICENCE,
-        "training_data": "; ".join([*training_data, f"teacher: {TEACHER}", *taught]),
+        "training_data": "; ".join([*training_data, f"teacher: {TEACHER}", *elder]),
         "training_steps": str(steps),
         "scores": scores,
         "states": [

@@ -56,22 +56,13 @@ class Muon(torch.optim.Optimizer):
                 weight.sub_(update.view_as(weight), alpha=group["lr"])
 
 
-def optimisers(
-    network: nn.Module, gentle: bool = False
-) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimisers(network: nn.Module) -> list[tuple[torch.optim.Optimizer, float]]:
     """Optimisers and the factors of their learning rates.
 
     Muon has the hidden weights; AdamW biases, gains, positions, and the first and last maps.
-    `gentle`, AdamW has all: Muon moves every direction alike, and what was known is gone in a
-    hundred steps.
     """
-    if gentle:
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
-        return [(torch.optim.AdamW(weights, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01), 1.0)]
     hidden, rest = [], []
     for name, weight in network.named_parameters():
-        if not weight.requires_grad:
-            continue
         edge = name.startswith(("embed.", "out.", "gate.", "waveform."))
         edge = edge or "position" in name or "bias" in name or name == "trust"
         (rest if edge or weight.ndim < 2 else hidden).append(weight)

@@ -61,24 +61,6 @@ class Teacher:
         self.window = torch.hann_window(N_FFT)
 
     @torch.no_grad()
-    def vocals(self, mix: Audio) -> Audio:
-        """Vocals of many short mixes at once, both `[items, 2, samples]`."""
-        flat = torch.from_numpy(mix).flatten(0, 1)
-        spec = torch.stft(
-            flat, N_FFT, HOP, window=self.window, return_complex=True, pad_mode="constant"
-        ).unflatten(0, (-1, 2))
-        count = spec.shape[-1]
-        magnitude = F.pad(spec[:, :, :BINS].abs(), (0, -count % 64)).transpose(2, 3)
-        powers = [network(magnitude).square() + 5e-11 for network in self.networks]
-        mask = (powers[0] / (powers[0] + powers[1])).transpose(2, 3)[..., :count]
-        top = mask[:, :, BINS // 2 :].mean(2, keepdim=True)
-        mask = torch.cat([mask, top.expand(-1, -1, spec.shape[2] - BINS, -1)], 2)
-        wave = torch.istft(
-            (spec * mask).flatten(0, 1), N_FFT, HOP, window=self.window, length=mix.shape[-1]
-        )
-        return wave.unflatten(0, (-1, 2)).numpy()
-
-    @torch.no_grad()
     def separate(self, mix: Audio) -> tuple[Audio, Audio]:
         wave = torch.from_numpy(np.ascontiguousarray(mix.T))
         spec = torch.stft(

@@ -32,36 +32,22 @@ from training.networks import build, inherit
 from training.optimisers import optimisers
 from training.shards import SAMPLE_RATE, read, tracks
 from training.spectra import Frames
-from training.teacher import Teacher
 
 MUSIC_S = 6.0  # of each held-out track
 LONGEST_STEP = 20.0  # seconds; whatever took longer was stopped meanwhile
 
 
 class Mixtures(IterableDataset[tuple[np.ndarray, np.ndarray]]):
-    """Batches of `(vocals, accompaniment)`, one independent mixer per loader process.
+    """Batches of `(vocals, accompaniment)`, one independent mixer per loader process."""
 
-    `taught`, the vocals are those that the teacher hears in the mixture, unless there are none.
-    """
-
-    def __init__(self, folder: Path, samples: int, batch: int, seed: int, taught: bool) -> None:
+    def __init__(self, folder: Path, samples: int, batch: int, seed: int) -> None:
         self.folder, self.samples, self.size, self.seed = folder, samples, batch, seed
-        self.taught = taught
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         info = get_worker_info()
         worker = info.id if info is not None else 0
         mixer = Mixer(self.folder, self.samples, self.seed + 1000 * worker)
-        if not self.taught:
-            yield from mixer.batches(self.size)
-        torch.set_num_threads(1)
-        teacher = Teacher()
-        for vocals, rest in mixer.batches(self.size):
-            sings = np.square(vocals).mean((1, 2)) > 1e-9
-            heard = vocals.copy()
-            if sings.any():
-                heard[sings] = teacher.vocals((vocals + rest)[sings])
-            yield heard, vocals + rest - heard
+        return mixer.batches(self.size)
 
 
 def sdr(reference: Tensor, estimate: Tensor) -> Tensor:
@@ -203,7 +189,7 @@ def train(args: argparse.Namespace) -> None:
     network = network.to(device, memory_format=torch.channels_last)
     frames = Frames(geometry).to(device)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    crew = optimisers(network, args.gentle)
+    crew = optimisers(network)
     step, gone, heard = 0, 0.0, 0.0
     newest = out / "checkpoint.pt"
     if newest.exists():
@@ -226,7 +212,7 @@ def train(args: argparse.Namespace) -> None:
     cut = geometry.synthesis - geometry.hop
     batches = iter(
         DataLoader(
-            Mixtures(args.data, samples, args.batch, args.seed + 7919 * step, args.taught),
+            Mixtures(args.data, samples, args.batch, args.seed + 7919 * step),
             batch_size=None,
             num_workers=args.workers,
             prefetch_factor=4,
@@ -341,8 +327,6 @@ def main() -> None:
     parser.add_argument("--references", type=Path, default=Path("../train_data/references"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--from", dest="start", type=Path, help="weights to begin with")
-    parser.add_argument("--taught", action="store_true", help="learn what the teacher hears")
-    parser.add_argument("--gentle", action="store_true", help="AdamW only, for what knows much")
     parser.add_argument("--plain", action="store_true", help="nothing but SDR in the loss")
     parser.add_argument("--seconds", type=float, default=4.1)
     parser.add_argument("--batch", type=int, default=6)
