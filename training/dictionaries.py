@@ -23,7 +23,7 @@ from torch import Tensor
 
 from realtime_sep.dsp.bands import band_centres, band_edges
 from realtime_sep.dsp.windows import window_pair
-from training.mix import BACKINGS, VOICES, Mixer
+from training.mix import BACKINGS, SONGS, VOICES, Mixer
 from training.shards import SAMPLE_RATE, Audio, Clip, clips, hours
 
 N_FFT, SYNTHESIS, HOP = 2048, 1024, 512
@@ -211,7 +211,7 @@ def card(shards: Path, out: Path) -> str:
             cells += [facts["tries"], f"{voice:.2f} / {music:.2f}"]
             lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     lines += ["", "## Trained on", ""]
-    for kind in itertools.chain(VOICES, BACKINGS):
+    for kind in itertools.chain(VOICES, BACKINGS, (f"{kind}_converted" for kind in SONGS)):
         sources: dict[str, list[Clip]] = {}
         for clip in clips(shards, {kind}, "train"):
             sources.setdefault(clip.group.split("/")[0], []).append(clip)

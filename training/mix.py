@@ -18,7 +18,7 @@ import soxr
 from scipy.signal import butter, fftconvolve, sosfilt
 
 from training.harmony import agreement, chroma
-from training.shards import SAMPLE_RATE, Audio, Clip, clips, groups, read
+from training.shards import SAMPLE_RATE, Audio, Clip, clips, converted, groups, pairs, place, read
 
 # Shares of the vocal sources; what is missing on disk gives its share to the others.  Chosen by
 # what a small network that learned from one of them alone scored on real songs
@@ -41,6 +41,7 @@ MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.92, 1.09)
 SLOW, SLOW_SHARE = 44_100 / 48_000, 0.25
 TRIES, SOUNDING = 6, 0.06  # draws until the voice is above this power against the music's
 SONGS = ("song", "teacher")  # kinds whose voices and music belong together
+ORIGINAL = 0.25  # share of a song's own voice where there are converted ones, too
 POOL, FRESH = 60, 0.45  # stems kept; share of those prepared anew
 CANDIDATES, IN_KEY = 8, 0.7  # voices of which the one in key is taken; share of such mixtures
 GROUP_POWER = 0.5  # a group's weight grows with the root of its length
@@ -181,10 +182,11 @@ class Mixer:
             for slow in (False, True)
         }
         self.slow = False
-        self.songs = {
-            (clip.kind.removesuffix("accompaniment"), clip.title): clip
-            for clip in clips(folder, {f"{kind}_accompaniment" for kind in SONGS}, split)
-        }
+        # Music of each song's voice, and what `training.convert` made of the voice, by its place.
+        self.songs = {voice: music for kind in SONGS for voice, music in pairs(folder, kind, split)}
+        self.singers: dict[str, list[Clip]] = {}
+        for kind in SONGS:
+            self.singers |= converted(folder, kind, split)
 
     def _kind(self, shares: dict[str, float]) -> str:
         present = {kind: share for kind, share in shares.items() if kind in self.found}
@@ -296,13 +298,16 @@ class Mixer:
         return max(found, key=lambda stem: agreement(stem.chroma, partner.chroma))
 
     def _song(self) -> tuple[Audio, Audio]:
-        """A stretch of a song, the voice with its own music, in the levels of the song."""
+        """A stretch of a song, the voice or a converted one with its music, in their levels."""
         kind = self._kind({f"{kind}_vocals": VOICES[f"{kind}_vocals"] for kind in SONGS})
         frames, ratio = self._stretch(self.samples, MUSIC_RATIOS)
         for _ in range(TRIES):
             members = self._group(kind)
             clip = members[int(self.rng.integers(len(members)))]
-            music = self.songs[kind.removesuffix("vocals"), clip.title]
+            music = self.songs[clip]
+            singers = self.singers.get(place(clip))
+            if singers and self.rng.random() > ORIGINAL:
+                clip = singers[int(self.rng.integers(len(singers)))]
             start = int(self.rng.integers(max(1, clip.frames - frames + 1)))
             both = np.hstack([read(self.folder, part, start, frames) for part in (clip, music)])
             if np.square(both[:, :2]).sum() > SOUNDING * np.square(both[:, 2:]).sum():

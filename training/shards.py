@@ -30,7 +30,7 @@ class Clip:
     shard: str
     start: int
     frames: int
-    kind: str  # accompaniment | voice | speech | singing | song_vocals | song_accompaniment
+    kind: str  # accompaniment | voice | speech | singing | song_vocals | song_accompaniment | …
     group: str  # package, singer or act: never on both sides of the split
     title: str
     licence: str
@@ -86,6 +86,33 @@ def clips(folder: Path, kinds: set[str] | None = None, split: str | None = None)
         for clip in (Clip(**entry) for entry in json.loads(path.read_text()))
         if (kinds is None or clip.kind in kinds) and (split is None or clip.split == split)
     ]
+
+
+def place(clip: Clip) -> str:
+    """Names a clip among all; titles may come twice."""
+    return f"{clip.shard}:{clip.start}"
+
+
+def pairs(folder: Path, kind: str, split: str | None = None) -> list[tuple[Clip, Clip]]:
+    """Voice and music of every song; `kind` is `song` or `teacher`.
+
+    Raises:
+        ValueError: where a voice has no music, or music of another length.
+    """
+    voices, musics = (clips(folder, {f"{kind}_{s}"}, split) for s in ("vocals", "accompaniment"))
+    found = list(zip(voices, musics, strict=True))
+    for voice, music in found:
+        if (voice.title, voice.frames) != (music.title, music.frames):
+            raise ValueError(f"{place(voice)} is not the voice of {place(music)}")
+    return found
+
+
+def converted(folder: Path, kind: str, split: str | None = None) -> dict[str, list[Clip]]:
+    """The converted voices (`training.convert`) of a song's voice, by the `place` of that."""
+    found: dict[str, list[Clip]] = {}
+    for clip in clips(folder, {f"{kind}_converted"}, split):
+        found.setdefault(clip.title.split(" ")[0], []).append(clip)
+    return found
 
 
 def tracks(folder: Path, split: str, seconds: float) -> list[Clip]:
