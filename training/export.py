@@ -24,13 +24,14 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from training.band import LICENCE as BAND_LICENCE
 from training.corpus import load
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
+from training.step import step
 from training.stream import OnnxStream
 
 OPSET = 17
@@ -65,26 +66,6 @@ CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 
 
-class Step(nn.Module):
-    """One frame: `spec [batch, 2, bins, 2]` and states in, `stems [batch, 1, 2, bins, 2]` out.
-
-    A network with a waveform branch takes `samples [batch, 2, hop]` besides, and gives `waves
-    [batch, 1, 2, hop]`.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, spec: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        if not self.network.waves:
-            voice, after = self.network(spec.unsqueeze(2), list(rest))
-            return voice.squeeze(2).unsqueeze(1), *after
-        samples, *state = rest
-        voice, waves, after = self.network(spec.unsqueeze(2), samples.unsqueeze(2), state)
-        return voice.squeeze(2).unsqueeze(1), waves.squeeze(2).unsqueeze(1), *after
-
-
 def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
     """Model name, network with the stored (averaged) weights, geometry, training steps."""
     stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -95,9 +76,12 @@ def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
 
 def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
     """Trace the step into `path`, with a free batch axis on every input and output."""
-    names = list(network.state_shapes())
+    module = step(network).eval()  # else all of it is in training mode afterwards
+    shapes = module.state_shapes()
+    names = list(shapes)
     inputs, outputs = ["spec", *names], ["stems", *(f"next_{name}" for name in names)]
-    given = [torch.randn(2, 2, geometry.bins, 2), *network.initial_state(2)]
+    given = [torch.randn(2, 2, geometry.bins, 2)]
+    given += [torch.zeros(2, *shape) for shape in shapes.values()]
     if network.waves:
         inputs.insert(1, "samples")
         outputs.insert(1, "waves")
@@ -105,7 +89,7 @@ def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Step(network).eval(),  # else all of it is in training mode afterwards
+            module,
             tuple(given),
             str(path),
             input_names=inputs,
@@ -113,6 +97,7 @@ def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
             dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]},
             opset_version=OPSET,
             dynamo=False,
+            do_constant_folding=False,  # the runtime does it: what it makes need not be stored
         )
 
 
@@ -227,8 +212,8 @@ def metadata(
     training_data: list[str],
     scores: object,
 ) -> dict[str, object]:
-    shapes = network.state_shapes()
-    elder = [ELDER] if "state_elder_level" in shapes else []
+    shapes = step(network).state_shapes()
+    elder = [ELDER] if any(key.startswith("state_elder") for key in shapes) else []
     return {
         "format": "1",
         "name": name,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from training.export import halve
@@ -26,8 +27,13 @@ ROUNDS = 400
 
 def quantise(source: Path, target: Path) -> None:
     """Matrices as int8, a scale for every column."""
+    options = onnxruntime.SessionOptions()
+    # What is made of weights alone is only a matrix once it has been made.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     quantize_dynamic(
-        str(source),
+        str(target),
         str(target),
         op_types_to_quantize=["MatMul", "Gemm"],
         per_channel=True,
