@@ -65,14 +65,18 @@ def teacher() -> Teacher:
 
 
 def judged(voice: Audio, music: Audio) -> float:
-    """SDR in dB of what the teacher finds of `voice` in the mixture, where it is loudest."""
+    """SDR in dB of what the teacher finds of `voice` in the mixture."""
+    error = teacher().separate(voice + music)[0] - voice
+    return float(10 * np.log10((np.square(voice).sum() + EPS) / (np.square(error).sum() + EPS)))
+
+
+def loudest(voice: Audio) -> slice:
+    """The `JUDGED_S` seconds with most voice."""
     seconds = np.square(voice[: len(voice) // SAMPLE_RATE * SAMPLE_RATE]).sum(axis=1)
     seconds = seconds.reshape(-1, SAMPLE_RATE).sum(axis=1)
     sums = np.convolve(seconds, np.ones(min(JUDGED_S, len(seconds))), "valid")
     start = int(sums.argmax()) * SAMPLE_RATE
-    voice, music = (stem[start : start + JUDGED_S * SAMPLE_RATE] for stem in (voice, music))
-    error = teacher().separate(voice + music)[0] - voice
-    return float(10 * np.log10((np.square(voice).sum() + EPS) / (np.square(error).sum() + EPS)))
+    return slice(start, start + JUDGED_S * SAMPLE_RATE)
 
 
 def convert(folder: Path, kind: str, pair: tuple[Clip, Clip]) -> str:
@@ -83,13 +87,14 @@ def convert(folder: Path, kind: str, pair: tuple[Clip, Clip]) -> str:
         return f"{prefix}: there already"
     rng = np.random.default_rng(crc32(prefix.encode()))
     voice, music = (read(folder, part) for part in pair)
-    before = judged(voice, music)
+    part = loudest(voice)
+    before = judged(voice[part], music[part])
     report = f"{prefix}: {clip.title}, {before:.1f} dB"
     writer = ShardWriter(folder, prefix, 2)
     for index, singer in enumerate(random_singers(rng, SINGERS[kind])):
         other = sing(rng, voice, singer)
         other *= np.float32(level_of(voice) / (level_of(other) + EPS))
-        after = judged(other, music)
+        after = judged(other[part], music[part])
         if kept := after > min(before - DROP_DB, GOOD_DB):
             title = f"{place(clip)} {clip.title}, singer {index}"
             writer.add(other, f"{kind}_converted", clip.group, title, clip.licence, clip.split)
