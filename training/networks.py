@@ -1,8 +1,8 @@
 """Causal separation networks that run alike over a whole segment and frame by frame.
 
 Every network maps mixture spectra `[batch, 2, frames, bins, 2]` (stereo; real, imaginary) and a
-list of states to vocal spectra of the same shape and the next states.  Training calls it with
-hundreds of frames, the exported step with one: the same weights, the same code, the same result.
+list of states to vocal spectra of the same shape and the next states, of hundreds of frames or of
+one.  What is exported is `training.step`: the same sums, arranged for a single frame.
 """
 
 from __future__ import annotations
@@ -106,13 +106,9 @@ class RunningLevel(nn.Module):
 
 
 def complex_product(a: Tensor, b: Tensor) -> Tensor:
-    """Product of complex numbers kept as a last axis of two; ONNX knows no complex tensors."""
-    if not torch.onnx.is_in_onnx_export():
-        product = torch.view_as_complex(a.contiguous()) * torch.view_as_complex(b.contiguous())
-        return torch.view_as_real(product)
-    a_real, a_imag = a.unbind(-1)
-    b_real, b_imag = b.unbind(-1)
-    return torch.stack([a_real * b_real - a_imag * b_imag, a_real * b_imag + a_imag * b_real], -1)
+    """Product of complex numbers kept as a last axis of two."""
+    product = torch.view_as_complex(a.contiguous()) * torch.view_as_complex(b.contiguous())
+    return torch.view_as_real(product)
 
 
 def constant(sizes: Sequence[int]) -> list[int]:
