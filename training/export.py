@@ -31,7 +31,8 @@ from training.corpus import load
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
-from training.step import step
+from training.spleeter import Causal
+from training.step import settle, step
 from training.stream import OnnxStream
 
 OPSET = 17
@@ -71,6 +72,8 @@ def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     network, geometry = build(stored["model"])
     inherit(network, {key: value.float() for key, value in stored["weights"].items()})
+    if isinstance(getattr(network, "elder", None), Causal):
+        settle(network.elder)
     return stored["model"], network.eval(), geometry, stored["steps"]
 
 

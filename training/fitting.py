@@ -8,6 +8,7 @@ with the causal layers below it already in place.  That takes minutes, and needs
     python -m training.fitting begin --data SHARDS --out begun.pt
     python -m training.train causal --plain --rate 1e-3 --warmup 20 --batch 4 --from begun.pt ...
     python -m training.fitting grow UNET.pt CAUSAL.pt --out unet.pt    # a U-Net with an elder
+    python -m training.fitting thin UNET.pt --data SHARDS --out thin.pt    # a cheaper one
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ FIRST = 24  # columns; the averages of the past hold little before
 CENTRE = 700  # samples between the middle of the original's frame and the end of the causal one
 RIDGE = 1e-4  # of the mean power of the inputs
 MOST = 60_000  # rows of one layer and batch
+# Ranks of the elder's largest layers, of 128, 256, 512 and 512, when it has to be cheap.
+THIN = {"down.3": 80, "down.4": 128, "up.0": 160, "up.1": 160}
 LIMIT = 5.0  # of the logits: what is certain need not be more so
 
 
@@ -195,6 +198,40 @@ def fit(network: Causal, original: nn.Module, mixer: Mixer, batches: int) -> Non
     network.out.bias.copy_(solution[-1])
 
 
+@torch.no_grad()
+def thin(network: nn.Module, geometry: Geometry, mixer: Mixer, batches: int) -> None:
+    """Leave to the large layers of a U-Net's elder what is principal in their music.
+
+    Of convolutions the outputs are projected onto their principal directions, of transposed ones
+    the inputs; `training.step` makes two small layers of each.
+    """
+    elder, frames = network.elder, Frames(geometry)
+    squares: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        rows = x.float().transpose(1, 3).flatten(0, 2).double()
+        squares[name] = squares.get(name, 0) + rows.T @ rows
+
+    hooks = [
+        elder.get_submodule(name).register_forward_hook(
+            lambda _, x, y, name=name: note(name, y if name.startswith("down") else x[0])
+        )
+        for name in THIN
+    ]
+    for _ in range(batches):
+        mix = torch.from_numpy(sum(mixer.batch(4)))
+        elder.ratios(frames.analyse(mix), elder.initial_state(len(mix)))
+    for hook in hooks:
+        hook.remove()
+    for name, rank in THIN.items():
+        layer = elder.get_submodule(name)
+        kept = torch.linalg.eigh(squares[name])[1][:, -rank:].float()
+        kept = kept @ kept.T
+        layer.weight.copy_(torch.einsum("op,p...->o...", kept, layer.weight))
+        if name.startswith("down"):
+            layer.bias.copy_(kept @ layer.bias)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -204,7 +241,11 @@ def main() -> None:
     grow = commands.add_parser("grow", help="give a U-Net an elder")
     grow.add_argument("unet", type=Path)
     grow.add_argument("causal", type=Path)
-    for command in (fresh, grow):
+    cheap = commands.add_parser("thin", help="large layers of a U-Net's elder of low rank")
+    cheap.add_argument("unet", type=Path)
+    cheap.add_argument("--data", type=Path, required=True, help="folder of the shards")
+    cheap.add_argument("--batches", type=int, default=8, help="of four mixtures")
+    for command in (fresh, grow, cheap):
         command.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.command == "begin":
@@ -216,10 +257,13 @@ def main() -> None:
         fit(network, original, Mixer(args.data, samples, 0), args.batches)
         save_weights(args.out, network, "causal", 0)
         return
-    unet, causal = (torch.load(path, weights_only=True) for path in (args.unet, args.causal))
-    network, _ = build(unet["model"])
+    unet = torch.load(args.unet, weights_only=True)
+    network, geometry = build(unet["model"])
     inherit(network, {key: value.float() for key, value in unet["weights"].items()})
-    network.elder.load_state_dict(causal["weights"])
+    if args.command == "thin":
+        thin(network.eval(), geometry, Mixer(args.data, 4 * SAMPLE_RATE // HOP * HOP, 0), args.batches)
+    else:
+        network.elder.load_state_dict(torch.load(args.causal, weights_only=True)["weights"])
     save_weights(args.out, network, unet["model"], unet["steps"])
 
 

@@ -30,6 +30,8 @@ from training.spleeter import BINS, LOUDNESS, TAPS, Causal, Past
 Shapes = dict[str, tuple[int, ...]]
 States = dict[str, Tensor]
 ELDER = "state_elder_"
+# Of the largest singular value: what half precision and what single leaves of noughts.
+HALF_NOISE, NOISE = 3e-3, 1e-5
 
 
 class Step(nn.Module):
@@ -133,6 +135,39 @@ class PastStep(nn.Module):
         return torch.cat([now - sum(past), *past]).transpose(0, inputs)
 
 
+def _singular(weight: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Singular vectors and values of `weight.flatten(1)`; None where its rank is too high."""
+    rows = weight.flatten(1)
+    left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    rank = int((sizes > noise * sizes[0]).sum())
+    if rank * sum(rows.shape) > 0.9 * rows.numel():
+        return None
+    return left[:, :rank], sizes[:rank], right[:rank]
+
+
+@torch.no_grad()
+def settle(elder: Causal) -> None:
+    """Where weights are of low rank but for rounding (`fitting thin`), make them exactly so."""
+    for conv in (*elder.down, *elder.up):
+        if (found := _singular(conv.weight, HALF_NOISE)) is not None:
+            left, sizes, right = found
+            conv.weight.copy_((left * sizes @ right).view_as(conv.weight))
+
+
+def factors(weight: Tensor, inputs: int) -> tuple[Tensor, Tensor] | None:
+    """A kernel of low rank as a thinner one and a matrix; None where that would be no cheaper.
+
+    `weight` `[a, b, 1, taps]`, of which the axis named is that of the `inputs`: the matrix follows
+    a convolution (1), and comes before a transposed one (0).
+    """
+    if (found := _singular(weight, NOISE)) is None:
+        return None
+    left, sizes, right = found
+    kernel = (sizes[:, None] * right).view(-1, *weight.shape[1:])
+    matrix = left if inputs else left.T
+    return kernel.contiguous(), matrix[..., None, None].contiguous()
+
+
 class ElderStep(nn.Module):
     """As `spleeter.Causal`, of one frame; the level comes from outside.
 
@@ -153,6 +188,14 @@ class ElderStep(nn.Module):
         even = F.pad(first[..., 1::2], (1, 0))
         self.register_buffer("first", torch.stack([even, first[..., ::2]], 2).flatten(1, 2))
         self.register_buffer("top", elder.up[-1].weight[:, 0, 0, ::2].flip(-1).T.contiguous())
+        self.thin_down = [
+            factors(past.weights(conv.weight), 1) if k else None
+            for k, (conv, past) in enumerate(zip(elder.down, self.past_down, strict=True))
+        ]
+        self.thin_up = [
+            factors(past.weights(conv.weight, 0), 0)
+            for conv, past in zip(elder.up, self.past_up, strict=True)
+        ]
 
     def state_shapes(self) -> Shapes:
         shapes = {}
@@ -173,9 +216,14 @@ class ElderStep(nn.Module):
         skips = []
         for k, (conv, past) in enumerate(zip(elder.down, self.past_down, strict=True)):
             x, states[f"down_{k}"] = past(x, states[f"down_{k}"])
-            weight = past.weights(conv.weight if k else self.first)
             stride = 2 if k else 1
-            y = _Conv.apply(x, weight, conv.bias, stride, 1, stride)
+            if (thin := self.thin_down[k]) is not None:
+                kernel, matrix = thin
+                y = _Conv.apply(x, kernel, torch.zeros(len(kernel)), stride, 1, stride)
+                y = F.conv2d(y, matrix, conv.bias)
+            else:
+                weight = past.weights(conv.weight if k else self.first)
+                y = _Conv.apply(x, weight, conv.bias, stride, 1, stride)
             if k < len(elder.down_affine):
                 skips.append(y)
                 x = F.leaky_relu(elder.down_affine[k](y), 0.2)
@@ -183,6 +231,9 @@ class ElderStep(nn.Module):
             x, states[f"up_{k}"] = past(y, states[f"up_{k}"])
             if skips:
                 weight = past.weights(conv.weight, 0)
+                if (thin := self.thin_up[k]) is not None:
+                    weight, matrix = thin
+                    x = F.conv2d(x, matrix)
                 y = _ConvTranspose.apply(x, weight, conv.bias, 1, 2)
                 y = F.relu(y if k else y + elder.below_bias)
                 y = torch.cat([skips.pop(), elder.up_affine[k](y)], 1)
