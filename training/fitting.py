@@ -261,7 +261,12 @@ def main() -> None:
     network, geometry = build(unet["model"])
     inherit(network, {key: value.float() for key, value in unet["weights"].items()})
     if args.command == "thin":
-        thin(network.eval(), geometry, Mixer(args.data, 4 * SAMPLE_RATE // HOP * HOP, 0), args.batches)
+        thin(
+            network.eval(),
+            geometry,
+            Mixer(args.data, 4 * SAMPLE_RATE // HOP * HOP, 0),
+            args.batches,
+        )
     else:
         network.elder.load_state_dict(torch.load(args.causal, weights_only=True)["weights"])
     save_weights(args.out, network, unet["model"], unet["steps"])
