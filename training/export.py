@@ -28,10 +28,10 @@ from torch import nn
 
 from training.band import LICENCE as BAND_LICENCE
 from training.corpus import load
+from training.mix import SONGS
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
-from training.spleeter import Causal
 from training.step import settle, step
 from training.stream import OnnxStream
 
@@ -72,7 +72,7 @@ def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     network, geometry = build(stored["model"])
     inherit(network, {key: value.float() for key, value in stored["weights"].items()})
-    if isinstance(getattr(network, "elder", None), Causal):
+    if hasattr(network, "elder"):
         settle(network.elder)
     return stored["model"], network.eval(), geometry, stored["steps"]
 
@@ -192,7 +192,7 @@ def sources(shards: Path) -> list[str]:
     found: dict[tuple[str, str, str], float] = defaultdict(float)
     merged = {"singing": "voices sung by WORLD", "song_vocals": "songs", "song_accompaniment": ""}
     merged |= {"teacher_vocals": "songs separated by the teacher", "teacher_accompaniment": ""}
-    merged |= {f"{kind}_converted": "voices of songs, converted" for kind in ("song", "teacher")}
+    merged |= {f"{kind}_converted": "voices of songs, converted" for kind in SONGS}
     for clip in clips(shards, split="train"):
         kind = merged.get(clip.kind, clip.kind)
         if clip.kind in ("band", "lead"):  # a lead may also be a track of a package

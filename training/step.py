@@ -230,10 +230,11 @@ class ElderStep(nn.Module):
         for k, (conv, past) in enumerate(zip(elder.up, self.past_up, strict=True)):
             x, states[f"up_{k}"] = past(y, states[f"up_{k}"])
             if skips:
-                weight = past.weights(conv.weight, 0)
                 if (thin := self.thin_up[k]) is not None:
                     weight, matrix = thin
                     x = F.conv2d(x, matrix)
+                else:
+                    weight = past.weights(conv.weight, 0)
                 y = _ConvTranspose.apply(x, weight, conv.bias, 1, 2)
                 y = F.relu(y if k else y + elder.below_bias)
                 y = torch.cat([skips.pop(), elder.up_affine[k](y)], 1)
