@@ -32,6 +32,7 @@ from training.mix import SONGS
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
+from training.spleeter import Causal
 from training.step import settle, step
 from training.stream import OnnxStream
 
@@ -72,8 +73,8 @@ def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     network, geometry = build(stored["model"])
     inherit(network, {key: value.float() for key, value in stored["weights"].items()})
-    if hasattr(network, "elder"):
-        settle(network.elder)
+    if isinstance(elder := getattr(network, "elder", None), Causal):
+        settle(elder)
     return stored["model"], network.eval(), geometry, stored["steps"]
 
 

@@ -7,8 +7,13 @@ with the causal layers below it already in place.  That takes minutes, and needs
 
     python -m training.fitting begin --data SHARDS --out begun.pt
     python -m training.train causal --plain --rate 1e-3 --warmup 20 --batch 4 --from begun.pt ...
-    python -m training.fitting grow UNET.pt CAUSAL.pt --out unet.pt    # a U-Net with an elder
-    python -m training.fitting thin UNET.pt --data SHARDS --out thin.pt    # a cheaper one
+    python -m training.fitting grow LIVE.pt CAUSAL.pt --out live.pt    # a U-Net with an elder
+    python -m training.fitting thin LIVE.pt --data SHARDS --out thin.pt    # a cheaper one
+
+The network as it is (`training.elder`) needs none of that, only what is principal of its two
+largest layers; a U-Net that has one made causal may be given it instead:
+
+    python -m training.fitting whole UNET.pt --data SHARDS --out unet.pt
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training import elder
+from training.elder import CHANNELS, LOWEST, THIN, Elder
 from training.mix import Mixer
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, Audio
@@ -36,7 +43,7 @@ CENTRE = 700  # samples between the middle of the original's frame and the end o
 RIDGE = 1e-4  # of the mean power of the inputs
 MOST = 60_000  # rows of one layer and batch
 # Ranks of the elder's largest layers, of 128, 256, 512 and 512, when it has to be cheap.
-THIN = {"down.3": 80, "down.4": 128, "up.0": 160, "up.1": 160}
+RANKS = {"down.3": 80, "down.4": 128, "up.0": 160, "up.1": 160}
 LIMIT = 5.0  # of the logits: what is certain need not be more so
 
 
@@ -95,7 +102,7 @@ def example(mix: Audio, frames: Frames, network: Causal, original: nn.Module) ->
     power = spec.square().sum(-1).mean((1, 3))
     level, _ = network.level(power, torch.zeros(len(mix), 3))
     scale = (LOUDNESS / level)[:, None, ::every, None]
-    columns = network.between(spec[:, :, ::every]) * scale
+    columns = elder.between(spec[:, :, ::every], network.turn, BINS) * scale
     window = torch.hann_window(N_FFT)
     louder = (frames.analysis.square().sum() / window.square().sum()).sqrt()
     later = F.pad(audio, (CENTRE - hop, 0)).flatten(0, 1)
@@ -205,7 +212,7 @@ def thin(network: nn.Module, geometry: Geometry, mixer: Mixer, batches: int) -> 
     Of convolutions the outputs are projected onto their principal directions, of transposed ones
     the inputs; `training.step` makes two small layers of each.
     """
-    elder, frames = network.elder, Frames(geometry)
+    causal, frames = network.elder, Frames(geometry)
     squares: dict[str, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
@@ -213,23 +220,62 @@ def thin(network: nn.Module, geometry: Geometry, mixer: Mixer, batches: int) -> 
         squares[name] = squares.get(name, 0) + rows.T @ rows
 
     hooks = [
-        elder.get_submodule(name).register_forward_hook(
+        causal.get_submodule(name).register_forward_hook(
             lambda _, x, y, name=name: note(name, y if name.startswith("down") else x[0])
         )
-        for name in THIN
+        for name in RANKS
     ]
     for _ in range(batches):
         mix = torch.from_numpy(sum(mixer.batch(4)))
-        elder.ratios(frames.analyse(mix), elder.initial_state(len(mix)))
+        causal.ratios(frames.analyse(mix), causal.initial_state(len(mix)))
     for hook in hooks:
         hook.remove()
-    for name, rank in THIN.items():
-        layer = elder.get_submodule(name)
+    for name, rank in RANKS.items():
+        layer = causal.get_submodule(name)
         kept = torch.linalg.eigh(squares[name])[1][:, -rank:].float()
         kept = kept @ kept.T
         layer.weight.copy_(torch.einsum("op,p...->o...", kept, layer.weight))
         if name.startswith("down"):
             layer.bias.copy_(kept @ layer.bias)
+
+
+@torch.no_grad()
+def principal(
+    original: nn.Module, mixer: Mixer, batches: int, sizes: tuple[int, int] = (LOWEST, THIN)
+) -> list[tuple[Tensor, Tensor]]:
+    """The bases of `elder.take_over`, of as many directions as `sizes`.
+
+    Of the inputs of a layer, the directions that hold most of the power of its outputs: those that
+    are principal once every one is weighed by what the layer makes of it.
+    """
+    whole = Elder(lowest=CHANNELS[-1], thin=CHANNELS[-1])
+    elder.take_over(whole, original, [(torch.eye(CHANNELS[-1]),) * 2] * 2)
+    layers = [whole.up[0], whole.thin]
+    squares = [torch.zeros(CHANNELS[-1], CHANNELS[-1], dtype=torch.float64) for _ in layers]
+
+    def note(square: Tensor, x: Tensor) -> None:
+        rows = x.float().transpose(1, 3).flatten(0, 2).double()
+        square += rows.T @ rows
+
+    hooks = [
+        layer.register_forward_hook(lambda _, x, __, square=square: note(square, x[0]))
+        for layer, square in zip(layers, squares, strict=True)
+    ]
+    frames = Frames(Geometry())
+    for _ in range(batches):
+        mix = torch.from_numpy(sum(mixer.batch(4)))
+        whole.ratios(frames.analyse(mix), whole.initial_state(len(mix)))
+    for hook in hooks:
+        hook.remove()
+    bases = []
+    for layer, square, size in zip(whole.up[:2], squares, sizes, strict=True):
+        weight = layer.weight.detach().double()
+        power, axes = torch.linalg.eigh(torch.einsum("iotf,jotf->ij", weight, weight))
+        power = power.clamp_min(1e-9 * power[-1]).sqrt()
+        weigh, back = (axes * power) @ axes.T, (axes / power) @ axes.T
+        kept = torch.linalg.eigh(weigh @ square @ weigh)[1][:, -size:]
+        bases.append(((weigh @ kept).float(), (kept.T @ back).float()))
+    return bases
 
 
 def main() -> None:
@@ -245,7 +291,11 @@ def main() -> None:
     cheap.add_argument("unet", type=Path)
     cheap.add_argument("--data", type=Path, required=True, help="folder of the shards")
     cheap.add_argument("--batches", type=int, default=8, help="of four mixtures")
-    for command in (fresh, grow, cheap):
+    entire = commands.add_parser("whole", help="give a U-Net the whole network as its elder")
+    entire.add_argument("unet", type=Path)
+    entire.add_argument("--data", type=Path, required=True, help="folder of the shards")
+    entire.add_argument("--batches", type=int, default=6, help="of four mixtures")
+    for command in (fresh, grow, cheap, entire):
         command.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.command == "begin":
@@ -260,7 +310,17 @@ def main() -> None:
     unet = torch.load(args.unet, weights_only=True)
     network, geometry = build(unet["model"])
     inherit(network, {key: value.float() for key, value in unet["weights"].items()})
-    if args.command == "thin":
+    if isinstance(network.elder, Elder) != (args.command == "whole"):
+        parser.error(f"the elder of {unet['model']} is of the other kind")
+    if args.command == "whole":
+        original = Teacher().networks[0]
+        mixer = Mixer(args.data, 6 * SAMPLE_RATE // HOP * HOP, 0)
+        elder.take_over(network.elder, original, principal(original, mixer, args.batches))
+        frames = Frames(geometry)
+        network.elder.get_used_to(
+            frames.analyse(torch.from_numpy(sum(mixer.batch(4)))) for _ in range(args.batches)
+        )
+    elif args.command == "thin":
         thin(
             network.eval(),
             geometry,

@@ -149,7 +149,7 @@ class Hybrid(UNet):
         for i, block in enumerate(self.blocks):
             x, states[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
         mid, side = self.waveform.back(x[:, :, bottom:], windows, states).unbind(1)
-        voice = self.decode(x[:, :, :bottom], kept)
+        voice = self.decode(x[:, :, :bottom], kept, states)
         return voice, torch.stack([mid + side, mid - side], 1), list(states.values())
 
     def grown(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

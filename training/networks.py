@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ State = list[Tensor]
 LEVEL_FLOOR = 1e-7  # power per bin: about −100 dBFS, so that silence is not blown up
 SLOW, FAST = 102_400, 2_560  # time constants of the two running powers, samples (2.3 s, 58 ms)
 FAST_HEADROOM = 8.0  # a sudden onset exceeds the reference by at most 9 dB
+AGREEING = 25_600  # time constant of the agreement, samples (0.6 s)
+AGREED = 1e-3  # power, in parts of the level, that counts as agreed: more than nothing is heard
 SLOPE = 0.1  # of the leaky rectifiers: a third of the cost of SiLU backwards on a CPU
 
 
@@ -233,7 +235,8 @@ class UNetConfig:
 
     `blocks` with memory are at the bottom, and one more on each of the `upper` levels.  With a
     `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.  With
-    an `elder`, so is the mask of Spleeter's network made causal (`training.spleeter`).
+    an `elder`, so is the mask of Spleeter's network: made causal ("causal", `training.spleeter`) or
+    as it is ("whole", `training.elder`), with which the network has to agree.
     """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
@@ -241,12 +244,12 @@ class UNetConfig:
     blocks: int = 3
     upper: tuple[int, ...] = ()
     prior: bool = False
-    elder: bool = False
+    elder: str = ""
 
     @property
     def features(self) -> int:
         """Per bin, of the input."""
-        return 6 + self.prior + self.elder
+        return 6 + self.prior + bool(self.elder)
 
     @property
     def positions(self) -> int:
@@ -318,9 +321,12 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         if config.elder:
+            from training.elder import Elder
             from training.spleeter import Causal
 
-            self.elder = Causal(geometry).requires_grad_(False)
+            kinds = {"causal": Causal, "whole": Elder}
+            self.elder = kinds[config.elder](geometry).requires_grad_(False)
+            self.agreeing = geometry.hop / AGREEING if config.elder == "whole" else 0.0
             self.belief = nn.Parameter(torch.zeros(geometry.bins))  # logit of the elder's part
             self.gate = nn.ModuleList(
                 nn.Linear(config.channels[0], size) for _, _, size in config.patches
@@ -374,6 +380,8 @@ class UNet(nn.Module):
         if self.config.elder:
             elder = self.elder.state_shapes()
             shapes |= {key.replace("state", "state_elder"): elder[key] for key in elder}
+            if self.agreeing:
+                shapes["state_agreement"] = (2,)
         return shapes
 
     def initial_state(self, batch: int) -> State:
@@ -384,7 +392,7 @@ class UNet(nn.Module):
         x, kept = self.encode(spec, states)
         for i, block in enumerate(self.blocks):
             x, states[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
-        return self.decode(x, kept), list(states.values())
+        return self.decode(x, kept, states), list(states.values())
 
     def encode(self, spec: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, Kept]:
         """Down to `[batch, frames, positions, width]`, and what `decode` needs besides.
@@ -433,8 +441,8 @@ class UNet(nn.Module):
         x = x.permute(0, 2, 3, 1) + self.bottom_position.to(x.dtype)
         return x, Kept(spec, both, level, prior, elder, folded, skips[:-1])
 
-    def decode(self, x: Tensor, kept: Kept) -> Tensor:
-        """The vocals' spectra from the bottom."""
+    def decode(self, x: Tensor, kept: Kept, states: dict[str, Tensor]) -> Tensor:
+        """The vocals' spectra from the bottom; `states` are replaced by the next ones."""
         frames, bins = constant(kept.both.shape[1:3])
         x = x.permute(0, 3, 1, 2)
         for up, skip in zip(self.up, reversed(kept.skips), strict=True):
@@ -470,13 +478,35 @@ class UNet(nn.Module):
             first += count
         moves = F.pad(torch.cat(parts, 2).float(), (0, bins - sounding))
         part = torch.sigmoid(self.belief + moves)[:, None, ..., None]
-        return voice + part * (kept.spec * kept.elder[..., None] - voice)
+        other = kept.spec * kept.elder[..., None]
+        blend = voice + part * (other - voice)
+        if not self.agreeing or self.training:  # it is to learn what it would say by itself
+            return blend
+        gain, states["state_agreement"] = self.agreement(
+            voice, other, kept.level, states["state_agreement"]
+        )
+        return blend * gain[:, None, :, None, None]
+
+    def agreement(
+        self, one: Tensor, other: Tensor, level: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How far two opinions on the voice agree, `[batch, frames]`, 0 to 1; the next state.
+
+        Where there is a voice they do, and each errs in its own way where there is none.  It is the
+        root of the ratio of the magnitudes' product to the power of their mean, each a running one.
+        """
+        one, other = (
+            torch.sqrt(x.square().sum(-1) + 1e-20) / level[:, None, :, None] for x in (one, other)
+        )
+        both = torch.stack([one * other, ((one + other) / 2).square()], -1).sum((1, 3)) + AGREED
+        line = scan(both.new_full(both.shape, self.agreeing), both, state)
+        return torch.sqrt(line[..., 0] / line[..., 1]), line[:, -1]
 
 
-CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder=True)
+CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder="whole")
 MODELS = {
     "unet": (CONFIG, Geometry()),
-    "unet-live": (CONFIG, Geometry(synthesis=512, hop=256)),
+    "unet-live": (replace(CONFIG, elder="causal"), Geometry(synthesis=512, hop=256)),
 }
 
 
@@ -534,6 +564,11 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
         for key in fresh:  # the elder's own weights are for `training.spleeter grow` to put in
             if key.startswith(("elder.", "gate.")) or key == "belief":
                 weights[key] = fresh[key]
+    if getattr(config, "elder", "") == "whole" and "elder.thin.weight" not in weights:
+        # It had one made causal: the whole one is for `training.fitting whole` to put in.
+        own = {f"elder.{key}": value for key, value in network.elder.state_dict().items()}
+        weights = {key: value for key, value in weights.items() if not key.startswith("elder.")}
+        weights |= own
     missing, unexpected = network.load_state_dict(weights, strict=False)
     for name, part in network.named_modules():
         if isinstance(part, Block):

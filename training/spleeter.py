@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from realtime_sep.dsp.windows import window_pair
+from training.elder import TAPS, Affine, between, half_way
 from training.networks import Geometry, RunningLevel, State, cast, constant
 
 CHANNELS = (2, 16, 32, 64, 128, 256)  # of the input and of the five levels
 BINS = 1024  # at intervals of 10.8 Hz, up to 11 kHz
-TAPS = 16
 COLUMN = 1024  # samples between the columns the weights were trained on
 LOUDNESS = 8.0  # of the normalised spectra: that of songs at some −15 dBFS
 
@@ -81,35 +79,6 @@ class Past(nn.Module):
             parts.append(torch.cat([first[:, None].to(x.dtype), states[:, :-1]], 1))
             after.append(states[:, -1].float().transpose(1, 2))
         return torch.cat(parts, -1).permute(0, 3, 1, 2), torch.cat(after, 1)
-
-
-def half_way(geometry: Geometry, taps: int = TAPS) -> Tensor:
-    """Complex taps that give the spectrum half-way between bins k and k + 1, `[taps]`.
-
-    They weigh the bins k + 1 - taps/2 … k + taps/2.  A sum of bins is a product with a sum of
-    rotations in time; the taps are those whose sum comes nearest to half a rotation where the
-    analysis window lets anything through.
-    """
-    window = window_pair(geometry.n_fft, geometry.synthesis, geometry.hop)[0].astype(np.float64)
-    turns = np.arange(geometry.n_fft) / geometry.n_fft
-    offsets = np.arange(taps) + 1 - taps // 2
-    # Bin k + m sees the signal turned back by m; what is wanted is turned back by a half.
-    rotations = np.exp(-2j * np.pi * np.outer(turns, offsets)) * window[:, None]
-    wanted = np.exp(-1j * np.pi * turns) * window
-    return torch.from_numpy(np.linalg.lstsq(rotations, wanted, rcond=1e-6)[0])
-
-
-class Affine(nn.Module):
-    """What a batch normalisation is once its statistics are fixed."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` `[batch, channels, frames, bands]`."""
-        return x * self.gain.view(-1, 1, 1).to(x.dtype) + self.bias.view(-1, 1, 1).to(x.dtype)
 
 
 class Causal(nn.Module):
@@ -190,16 +159,6 @@ class Causal(nn.Module):
         x, states["state_out"] = self.past_out(y, states["state_out"], every)
         return self.out(F.pad(x, (3, 3)))
 
-    def between(self, spec: Tensor) -> Tensor:
-        """Magnitudes of bins and half-way between them, `[batch, 2, frames, BINS]`."""
-        half, reach = BINS // 2, TAPS // 2
-        frames = spec[:, :, :, : half + reach].float()
-        low = frames[:, :, :, 1:reach].flip(3) * frames.new_tensor([1.0, -1.0])  # below nought
-        line = torch.cat([low, frames], 3).permute(0, 1, 2, 4, 3).flatten(0, 2)
-        turned = F.conv1d(line, self.turn)[..., :half].permute(0, 2, 1)
-        both = torch.stack([frames[:, :, :, :half], turned.view_as(frames[:, :, :, :half])], 4)
-        return torch.sqrt(both.square().sum(-1) + 1e-12).flatten(3)
-
     def ratios(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
         """Masks `[batch, 2, frames, bins]` for spectra `[batch, 2, frames, bins, 2]`; states."""
         states = dict(zip(self.state_shapes(), state, strict=True))
@@ -209,7 +168,7 @@ class Causal(nn.Module):
         with torch.no_grad(), torch.autocast(spec.device.type, enabled=False):
             power = spec.square().sum(-1).mean((1, 3))
             level, states["state_level"] = self.level(power, states["state_level"])
-            magnitude = self.between(spec[:, :, ::every])
+            magnitude = between(spec[:, :, ::every], self.turn, BINS)
             magnitude = magnitude * (LOUDNESS / level[:, None, ::every, None])
         mask = torch.sigmoid(self.mask(magnitude, states, every).float())
         mask = mask[..., ::2]

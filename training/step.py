@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.elder_step import WholeStep, between
 from training.networks import (
+    AGREED,
     FAST_HEADROOM,
     LEVEL_FLOOR,
     SLOPE,
@@ -25,7 +27,8 @@ from training.networks import (
     UNet,
     constant,
 )
-from training.spleeter import BINS, LOUDNESS, TAPS, Causal, Past
+from training.nodes import Conv, ConvTranspose
+from training.spleeter import BINS, LOUDNESS, Causal, Past
 
 Shapes = dict[str, tuple[int, ...]]
 States = dict[str, Tensor]
@@ -58,34 +61,6 @@ class Step(nn.Module):
 def step(network: nn.Module) -> Step:
     """The step of a network."""
     return UNetStep(network) if isinstance(network, UNet) else Step(network)
-
-
-class _Conv(torch.autograd.Function):
-    """A convolution with paddings of its own at the two ends, one node of the graph."""
-
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: int, before: int, after: int
-    ) -> Tensor:
-        return F.conv2d(F.pad(x, (before, after)), weight, bias, (1, stride))
-
-    @staticmethod
-    def symbolic(g, x, weight, bias, stride: int, before: int, after: int):
-        return g.op("Conv", x, weight, bias, strides_i=[1, stride], pads_i=[0, before, 0, after])
-
-
-class _ConvTranspose(torch.autograd.Function):
-    """A transposed one of stride two that leaves away `before` and `after` what it makes."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, before: int, after: int) -> Tensor:
-        y = F.conv_transpose2d(x, weight, bias, (1, 2))
-        return y[..., before : y.shape[-1] - after]
-
-    @staticmethod
-    def symbolic(g, x, weight, bias, before: int, after: int):
-        pads = [0, before, 0, after]
-        return g.op("ConvTranspose", x, weight, bias, strides_i=[1, 2], pads_i=pads)
 
 
 class LevelStep(nn.Module):
@@ -175,6 +150,8 @@ class ElderStep(nn.Module):
     the last level the only ones computed: no mask depends on the others.
     """
 
+    loudness = LOUDNESS
+
     def __init__(self, elder: Causal) -> None:
         super().__init__()
         self.elder = elder
@@ -212,18 +189,20 @@ class ElderStep(nn.Module):
         usual loudness; `states`, without the "elder", are replaced by the next ones.
         """
         elder = self.elder
-        x = self.between(planes) * scale
+        x = between(planes, elder.turn, BINS // 2) * scale
         skips = []
         for k, (conv, past) in enumerate(zip(elder.down, self.past_down, strict=True)):
             x, states[f"down_{k}"] = past(x, states[f"down_{k}"])
             stride = 2 if k else 1
             if (thin := self.thin_down[k]) is not None:
                 kernel, matrix = thin
-                y = _Conv.apply(x, kernel, torch.zeros(len(kernel)), stride, 1, stride)
+                y = Conv.apply(
+                    x, kernel, torch.zeros(len(kernel)), (1, stride), (0, 1), (0, stride)
+                )
                 y = F.conv2d(y, matrix, conv.bias)
             else:
                 weight = past.weights(conv.weight if k else self.first)
-                y = _Conv.apply(x, weight, conv.bias, stride, 1, stride)
+                y = Conv.apply(x, weight, conv.bias, (1, stride), (0, 1), (0, stride))
             if k < len(elder.down_affine):
                 skips.append(y)
                 x = F.leaky_relu(elder.down_affine[k](y), 0.2)
@@ -235,34 +214,29 @@ class ElderStep(nn.Module):
                     x = F.conv2d(x, matrix)
                 else:
                     weight = past.weights(conv.weight, 0)
-                y = _ConvTranspose.apply(x, weight, conv.bias, 1, 2)
+                y = ConvTranspose.apply(x, weight, conv.bias, 1, 2)
                 y = F.relu(y if k else y + elder.below_bias)
                 y = torch.cat([skips.pop(), elder.up_affine[k](y)], 1)
         # A single channel is quicker as products, which are then added up shifted.
         taps = past.weights(self.top)
         products = taps @ x.reshape(-1, taps.shape[1], BINS // 2)
         y = F.relu(
-            _Conv.apply(products.unsqueeze(2), torch.eye(3)[None, :, None], conv.bias, 1, 1, 1)
+            Conv.apply(
+                products.unsqueeze(2),
+                torch.eye(3)[None, :, None],
+                conv.bias,
+                (1, 1),
+                (0, 1),
+                (0, 1),
+            )
         )
         x, states["out"] = self.past_out(elder.up_affine[k](y), states["out"])
         weight = self.past_out.weights(elder.out.weight)
-        mask = torch.sigmoid(_Conv.apply(x, weight, elder.out.bias, 1, 2, 1))
+        mask = torch.sigmoid(Conv.apply(x, weight, elder.out.bias, (1, 1), (0, 2), (0, 1)))
         mask = mask.reshape(-1, 2, BINS // 2)
         top = mask.split(BINS // 4, -1)[1].mean(-1, keepdim=True)
         known, bins = constant([mask.shape[-1], planes.shape[-1]])
         return torch.cat([mask, top * torch.ones(bins - known)], -1)
-
-    def between(self, planes: Tensor) -> Tensor:
-        """Magnitudes `[batch, 4, 1, bins]`: at the bins and half-way between them, of each side."""
-        half, reach = BINS // 2, TAPS // 2
-        (bins,) = constant(planes.shape[3:])
-        low = planes[..., list(range(reach - 1, 0, -1))]  # those below nought, but for their sign
-        own, above, _ = planes.split([half, reach, bins - half - reach], -1)
-        line = torch.cat([low * torch.tensor([[1.0], [-1.0]]), own, above], -1)
-        line = line.reshape(-1, 2, half + 2 * reach - 1)
-        turned = F.conv1d(line, self.elder.turn).reshape(-1, 2, 2, half)
-        both = torch.cat([own, turned], 2).reshape(-1, 4, 2, half)
-        return torch.sqrt(both.square().sum(2, keepdim=True) + 1e-12)
 
 
 def _block(block: Block, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,7 +286,8 @@ class UNetStep(Step):
         config, (first, *_) = network.config, network.config.channels
         self.level = LevelStep(network.level)
         self.prior = PriorStep(network.prior) if config.prior else None
-        self.elder = ElderStep(network.elder) if config.elder else None
+        kinds = {"causal": ElderStep, "whole": WholeStep}
+        self.elder = kinds[config.elder](network.elder) if config.elder else None
         order = self.ORDER[: config.features]
         self.embed, self.out, self.out_bias = (nn.ParameterList() for _ in range(3))
         for i, (_, _, size) in enumerate(config.patches):
@@ -363,7 +338,8 @@ class UNetStep(Step):
             x, own = x.split([bottom, network.waveform.positions], 1)
             own = network.waveform.back(own.unsqueeze(1), windows, states)
             waves = [_turned(own.squeeze(2)).unsqueeze(1)]
-        return self.decode(x, kept), *waves, *states.values()
+        stems = self.decode(x, kept, states)
+        return stems, *waves, *states.values()
 
     def encode(self, spec: Tensor, states: States) -> tuple[Tensor, Kept]:
         """Down to `[batch, positions, width]`, and what `decode` needs besides."""
@@ -384,7 +360,7 @@ class UNetStep(Step):
             features.append(prior)
         if self.elder is not None:
             own = {key.removeprefix(ELDER): states[key] for key in states if key.startswith(ELDER)}
-            elder = self.elder(planes, 2 * LOUDNESS * inverse.unsqueeze(3), own)
+            elder = self.elder(planes, 2 * self.elder.loudness * inverse.unsqueeze(3), own)
             states |= {f"{ELDER}{key}": value for key, value in own.items()}
             features.append(elder.mean(1, keepdim=True))
         counts = [(end - start) // size for start, end, size in config.patches]
@@ -424,7 +400,7 @@ class UNetStep(Step):
             x, states[f"state_memory_{i}"] = _block(block, x, states[f"state_memory_{i}"])
         return x
 
-    def decode(self, x: Tensor, kept: Kept) -> Tensor:
+    def decode(self, x: Tensor, kept: Kept, states: States) -> Tensor:
         """The stems from the bottom."""
         network, config = self.network, self.network.config
         x = x.transpose(1, 2).unsqueeze(2)
@@ -464,8 +440,23 @@ class UNetStep(Step):
         voice = _turned(voice)
         if belief is not None:
             part = torch.sigmoid(belief + network.belief).unsqueeze(1)
-            voice = voice + part * (kept.spec * kept.elder.unsqueeze(2) - voice)
+            other = kept.spec * kept.elder.unsqueeze(2)
+            blend = voice + part * (other - voice)
+            if network.agreeing:
+                blend = blend * self.agreement(voice, other, kept.level, states)
+            voice = blend
         return voice.reshape(-1, 2, bins).transpose(1, 2).reshape(-1, 1, 2, bins, 2)
+
+    def agreement(self, one: Tensor, other: Tensor, level: Tensor, states: States) -> Tensor:
+        """As `UNet.agreement`, of planes `[batch, 2, 2, bins]`: `[batch, 1, 1, 1]`."""
+        powers = torch.stack([one, other]).square().sum(3) + 1e-20
+        one, other = torch.sqrt(powers).split(1)
+        both = torch.cat([one * other, ((one + other) / 2).square()]).sum((2, 3))
+        both = both.T / level.square() + AGREED
+        name, rate = "state_agreement", self.network.agreeing
+        states[name] = states[name] + rate * (both - states[name])
+        product, mean = states[name].split(1, 1)
+        return torch.sqrt(product / mean).reshape(-1, 1, 1, 1)
 
 
 def _apart(spec: Tensor) -> Tensor:

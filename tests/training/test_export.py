@@ -28,8 +28,8 @@ def small(family: str) -> torch.nn.Module:
     config = UNetConfig(channels=(8, 8, 8, 16), blocks=1)
     if family == "unet":
         return UNet(config)
-    if family == "elder":
-        return UNet(replace(config, upper=(2,), prior=True, elder=True), Geometry())
+    if family in ("causal", "whole"):
+        return UNet(replace(config, upper=(2,), prior=True, elder=family), Geometry())
     if family == "lstm":
         return Recurrent(RecurrentConfig(width=16, layers=1, local=4))
     hybrid = Hybrid(config, Geometry())
@@ -37,7 +37,7 @@ def small(family: str) -> torch.nn.Module:
     return hybrid
 
 
-@pytest.fixture(scope="module", params=["unet", "elder", "lstm", "hybrid"])
+@pytest.fixture(scope="module", params=["unet", "causal", "whole", "lstm", "hybrid"])
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[torch.nn.Module, Path]:
@@ -53,7 +53,7 @@ def exported(
 def test_streaming_equals_the_network(exported: tuple[torch.nn.Module, Path]) -> None:
     network, path = exported
     # More than one piece of the offline run, but where that would take too long.
-    hops = 100 if path.stem == "elder" else 1100
+    hops = 100 if path.stem in ("causal", "whole") else 1100
     audio = np.random.default_rng(0).standard_normal((hops * 512, 2)).astype(np.float32) * 0.1
     error, seconds = exporting.parity(network, Geometry(), path, audio)
     assert error < 1e-5

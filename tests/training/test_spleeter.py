@@ -10,12 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from spleeter_like import original  # noqa: E402
 from torch import nn  # noqa: E402
 
 from training.fitting import example, fit  # noqa: E402
-from training.networks import Geometry, build, inherit  # noqa: E402
+from training.networks import Geometry  # noqa: E402
 from training.spectra import Frames  # noqa: E402
-from training.spleeter import BINS, CHANNELS, Causal, Past, take_over  # noqa: E402
+from training.spleeter import BINS, Causal, Past, take_over  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -29,21 +30,6 @@ def spectra(frames: int, seed: int = 1) -> torch.Tensor:
 def network() -> Causal:
     torch.manual_seed(0)
     return Causal().eval()
-
-
-@pytest.mark.parametrize("hop", [512, 256])
-@torch.no_grad()
-def test_magnitudes_between_the_bins_are_those_of_a_longer_transform(hop: int) -> None:
-    geometry = Geometry(synthesis=2 * hop, hop=hop)
-    frames = Frames(geometry)
-    generator = torch.Generator().manual_seed(0)
-    audio = torch.randn(1, 2, 2048, generator=generator)
-    spec = frames.analyse(audio)[:, :, -1:]
-    found = Causal(geometry).between(spec)[:, :, 0]
-    longer = torch.fft.rfft(audio * frames.analysis, n=4096).abs()[..., :BINS]
-    # The taps are cut off: 36 dB below what is there, which masks do not notice.
-    error = (found - longer).square().mean() / longer.square().mean()
-    assert 10 * torch.log10(error) < -30
 
 
 @torch.no_grad()
@@ -78,49 +64,6 @@ def test_the_future_changes_nothing(
     network: Causal, keeps_to_the_past: Callable[[Any, Any, Any], None]
 ) -> None:
     keeps_to_the_past(network, spectra(9), spectra(3, seed=2))
-
-
-class Crop(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :, 1:-2, 1:-2]
-
-
-class Original(nn.Module):
-    """A network shaped like Spleeter's, and with its parts' names; random weights, statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = [*CHANNELS, 512]
-        for k in range(6):
-            conv = nn.Conv2d(widths[k], widths[k + 1], 5, 2)
-            setattr(self, f"down{k + 1}_conv", nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), conv))
-            norm = nn.BatchNorm2d(widths[k + 1], eps=1e-3)
-            setattr(self, f"down{k + 1}_act", nn.Sequential(norm, nn.LeakyReLU(0.2)))
-        inputs, outputs = [512, 512, 256, 128, 64, 32], [256, 128, 64, 32, 16, 1]
-        for k in range(6):
-            conv = nn.ConvTranspose2d(inputs[k], outputs[k], 5, 2)
-            norm = nn.BatchNorm2d(outputs[k], eps=1e-3)
-            setattr(self, f"up{k + 1}", nn.Sequential(conv, Crop(), nn.ReLU(), norm))
-        self.up7 = nn.Sequential(nn.Conv2d(1, 2, 4, dilation=2, padding=3))
-        for part in self.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_mean.normal_(0, 0.1)
-                part.running_var.uniform_(0.5, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skips = []
-        for k in range(6):
-            skips.append(getattr(self, f"down{k + 1}_conv")(x))
-            x = getattr(self, f"down{k + 1}_act")(skips[-1])
-        x = skips.pop()
-        for k in range(6):
-            x = getattr(self, f"up{k + 1}")(x)
-            x = torch.cat([skips.pop(), x], 1) if skips else x
-        return self.up7(x)
-
-
-def original() -> nn.Module:
-    return Original().eval()
 
 
 @torch.no_grad()
@@ -175,28 +118,3 @@ def test_fitted_layers_make_what_the_originals_make() -> None:
     before = error()
     fit(network, teacher, Noises(), 1)
     assert error() < 0.5 * before
-
-
-@torch.no_grad()
-def test_a_network_that_is_given_an_elder_starts_with_the_mean_of_the_two() -> None:
-    torch.manual_seed(4)
-    network, _ = build("unet")
-    weights = {
-        key: value
-        for key, value in network.state_dict().items()
-        if not key.startswith(("elder.", "gate.")) and key != "belief"
-    }
-    for i, (_, _, size) in enumerate(network.config.patches):
-        for key in (f"embed.{i}.weight", f"out.{i}.weight"):
-            own = weights[key]
-            inner = own.shape[1] - 8 * size
-            weights[key] = torch.cat(
-                [own[:, :inner], own[:, inner:].unflatten(1, (size, 8))[..., :7].flatten(1)], 1
-            )
-    inherit(network, weights)
-    spec = spectra(3)
-    voice, _ = network.eval()(spec, network.initial_state(1))
-    elder, _ = network.elder(spec, network.elder.initial_state(1))
-    network.belief.fill_(-100)
-    own, _ = network(spec, network.initial_state(1))
-    torch.testing.assert_close(voice, (own + elder) / 2, atol=1e-4, rtol=1e-4)

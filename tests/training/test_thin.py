@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("soxr")
 pytest.importorskip("scipy")
 
-from training.fitting import THIN, thin  # noqa: E402
+from training.fitting import RANKS, thin  # noqa: E402
 from training.networks import Geometry, UNet, UNetConfig  # noqa: E402
 from training.step import settle, step  # noqa: E402
 
@@ -30,7 +30,7 @@ class Noise:
 @pytest.fixture(scope="module")
 def network() -> UNet:
     torch.manual_seed(0)
-    config = UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder=True)
+    config = UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder="causal")
     network = UNet(config).eval()
     thin(network, Geometry(), Noise(), 1)
     for weight in network.parameters():  # as a checkpoint keeps them
@@ -41,11 +41,11 @@ def network() -> UNet:
 
 def test_large_layers_become_two(network: UNet) -> None:
     made = step(network).elder
-    for name, rank in THIN.items():
+    for name, rank in RANKS.items():
         way, place = name.split(".")
         kernel, matrix = {"down": made.thin_down, "up": made.thin_up}[way][int(place)]
         assert rank in (len(kernel), len(matrix))
-    assert sum(pair is not None for pair in (*made.thin_down, *made.thin_up)) == len(THIN)
+    assert sum(pair is not None for pair in (*made.thin_down, *made.thin_up)) == len(RANKS)
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def test_together_they_are_the_layer(network: UNet) -> None:
 
 def test_full_rank_is_left_alone() -> None:
     torch.manual_seed(0)
-    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder=True))
+    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder="causal"))
     before = [conv.weight.clone() for conv in (*network.elder.down, *network.elder.up)]
     settle(network.elder)
     after = [conv.weight for conv in (*network.elder.down, *network.elder.up)]
