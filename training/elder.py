@@ -43,11 +43,12 @@ ROSE = 3  # columns of each level that the way up makes; of the lowest but one t
 
 
 def half_way(geometry: Geometry, taps: int = TAPS) -> Tensor:
-    """Complex taps that give the spectrum half-way between bins k and k + 1, `[taps]`.
+    """Taps that give the spectrum half-way between bins k and k + 1.
 
-    They weigh the bins k + 1 - taps/2 … k + taps/2.  A sum of bins is a product with a sum of
-    rotations in time; the taps are those whose sum comes nearest to half a rotation where the
-    analysis window lets anything through.
+    `[2, 2, taps]`, a convolution of real and imaginary part (outputs, inputs).  They weigh the bins
+    k + 1 - taps/2 … k + taps/2.  A sum of bins is a product with a sum of rotations in time; the
+    taps are those whose sum comes nearest to half a rotation where the analysis window lets
+    anything through.
     """
     window = window_pair(geometry.n_fft, geometry.synthesis, geometry.hop)[0].astype(np.float64)
     turns = np.arange(geometry.n_fft) / geometry.n_fft
@@ -55,14 +56,16 @@ def half_way(geometry: Geometry, taps: int = TAPS) -> Tensor:
     # Bin k + m sees the signal turned back by m; what is wanted is turned back by a half.
     rotations = np.exp(-2j * np.pi * np.outer(turns, offsets)) * window[:, None]
     wanted = np.exp(-1j * np.pi * turns) * window
-    return torch.from_numpy(np.linalg.lstsq(rotations, wanted, rcond=1e-6)[0])
+    found = torch.from_numpy(np.linalg.lstsq(rotations, wanted, rcond=1e-6)[0])
+    parts = [found.real, -found.imag, found.imag, found.real]
+    return torch.stack(parts).view(2, 2, taps).float()
 
 
 def between(spec: Tensor, turn: Tensor, lines: int) -> Tensor:
     """Magnitudes at the bins and half-way between them.
 
-    Spectra `[batch, 2, frames, bins, 2]` → `[batch, 2, frames, lines]`; `turn` are the taps of
-    `half_way` as a convolution.
+    Spectra `[batch, 2, frames, bins, 2]` → `[batch, 2, frames, lines]`; `turn` is that of
+    `half_way`.
     """
     half, reach = lines // 2, TAPS // 2
     frames = spec[:, :, :, : half + reach].float()
@@ -81,6 +84,13 @@ class Affine(nn.Module):
         self.gain = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
+    @torch.no_grad()
+    def take_over(self, norm: nn.BatchNorm2d) -> None:
+        """What `norm` does by now."""
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.gain.copy_(gain)
+        self.bias.copy_(norm.bias - norm.running_mean * gain)
+
     def forward(self, x: Tensor) -> Tensor:
         """`x` `[batch, channels, columns, lines]`."""
         return x * self.gain.view(-1, 1, 1).to(x.dtype) + self.bias.view(-1, 1, 1).to(x.dtype)
@@ -98,10 +108,7 @@ class Elder(nn.Module):
         geometry = geometry or Geometry()
         self.every = COLUMN // geometry.hop  # hops between the columns of the input
         self.level = RunningLevel(geometry.hop)
-        taps = half_way(geometry)
-        # As convolution of real and imaginary part: [outputs, inputs, taps].
-        turn = torch.stack([taps.real, -taps.imag, taps.imag, taps.real]).view(2, 2, TAPS)
-        self.register_buffer("turn", turn.float(), persistent=False)
+        self.register_buffer("turn", half_way(geometry), persistent=False)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 5, 2) for a, b in pairwise(CHANNELS[:-1]))
         # The lowest level has one column, of two: no other tap would meet anything.
         self.down.append(nn.Conv2d(CHANNELS[-2], lowest, (2, 5), (1, 2)))
@@ -217,11 +224,6 @@ def take_over(network: Elder, teacher: nn.Module, bases: list[tuple[Tensor, Tens
     product leaves of their inputs what counts.
     """
 
-    def affine(norm: nn.BatchNorm2d, target: Affine) -> None:
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        target.gain.copy_(gain)
-        target.bias.copy_(norm.bias - norm.running_mean * gain)
-
     (into, back), (into_thin, back_thin) = bases
     for k, conv in enumerate(network.down):
         source = getattr(teacher, f"down{k + 1}_conv")[1]
@@ -231,7 +233,7 @@ def take_over(network: Elder, teacher: nn.Module, bases: list[tuple[Tensor, Tens
         conv.weight.copy_(weight)
         conv.bias.copy_(bias)
         if k < len(network.down_affine):
-            affine(getattr(teacher, f"down{k + 1}_act")[0], network.down_affine[k])
+            network.down_affine[k].take_over(getattr(teacher, f"down{k + 1}_act")[0])
     for k, conv in enumerate(network.up):
         block = getattr(teacher, f"up{k + 1}")
         weight = block[0].weight  # [inputs, outputs, columns, lines]
@@ -241,7 +243,7 @@ def take_over(network: Elder, teacher: nn.Module, bases: list[tuple[Tensor, Tens
             weight = torch.einsum("iotf,ri->rotf", weight, back_thin)
         conv.weight.copy_(weight)
         conv.bias.copy_(block[0].bias)
-        affine(block[3], network.up_affine[k])
+        network.up_affine[k].take_over(block[3])
     network.thin.weight.copy_(into_thin.T[..., None, None])
     out = teacher.up7[0]  # columns at -3, -1, and two that are later
     network.out.weight.copy_(out.weight[:, :, :2])

@@ -33,10 +33,7 @@ class WholeStep(nn.Module):
     def __init__(self, elder: Elder) -> None:
         super().__init__()
         self.elder = elder
-        # Taps at the lines 2j - 1 … 2j + 3, from even and odd ones of j - 1, j, j + 1.
-        first = elder.down[0].weight
-        even = F.pad(first[..., 1::2], (1, 0))
-        self.register_buffer("first", torch.stack([even, first[..., ::2]], 2).flatten(1, 2))
+        self.register_buffer("first", parted(elder.down[0].weight))
         self.up = nn.ParameterList()
         for k, conv in enumerate(elder.up):
             weight = conv.weight  # [inputs, outputs, columns, lines]
@@ -97,10 +94,7 @@ class WholeStep(nn.Module):
         y = F.relu(Conv.apply(x, self.up[-1][0], bias, (1, 1), (0, 1), (0, 1)))
         y = elder.up_affine[-1](y)
         mask = torch.sigmoid(Conv.apply(y, self.out, elder.out.bias, (1, 1), (0, 2), (0, 1)))
-        mask = mask.reshape(-1, 2, LINES // 2)
-        top = mask.split(LINES // 4, -1)[1].mean(-1, keepdim=True)
-        known, bins = constant([mask.shape[-1], planes.shape[-1]])
-        return torch.cat([mask, top * torch.ones(bins - known)], -1)
+        return extended(mask, planes)
 
     def _with_past(self, k: int, x: Tensor, states: States) -> Tensor:
         """The columns of level `k` that the next one sees, of which `x` are the newest."""
@@ -134,6 +128,23 @@ def _reaching(weight: Tensor, inputs: int, outputs: Sequence[int]) -> Tensor:
         parts = [weight[:, :, t : t + 1] if 0 <= t < 5 else none for t in taps]
         rows.append(torch.cat(parts, 1))
     return torch.cat(rows)
+
+
+def parted(weight: Tensor) -> Tensor:
+    """Taps at the lines 2j - 1 … 2j + 3, as those at j - 1, j, j + 1 of even and of odd lines.
+
+    Even and odd lines are channels of their own: `[outputs, 2 * inputs, columns, 3]`.
+    """
+    even = F.pad(weight[..., 1::2], (1, 0))
+    return torch.stack([even, weight[..., ::2]], 2).flatten(1, 2)
+
+
+def extended(mask: Tensor, planes: Tensor) -> Tensor:
+    """A mask `[batch, 2, 1, known]` of as many bins as `planes`: its upper half's mean goes on."""
+    known, bins = constant([mask.shape[-1], planes.shape[-1]])
+    mask = mask.reshape(-1, 2, known)
+    top = mask.split(known // 2, -1)[1].mean(-1, keepdim=True)
+    return torch.cat([mask, top * torch.ones(bins - known)], -1)
 
 
 def between(planes: Tensor, turn: Tensor, half: int) -> Tensor:

@@ -205,6 +205,12 @@ def fit(network: Causal, original: nn.Module, mixer: Mixer, batches: int) -> Non
     network.out.bias.copy_(solution[-1])
 
 
+def products(x: Tensor) -> Tensor:
+    """Sums of the products of channels of `[batch, channels, columns, lines]`, in pairs."""
+    rows = x.float().transpose(1, 3).flatten(0, 2).double()
+    return rows.T @ rows
+
+
 @torch.no_grad()
 def thin(network: nn.Module, geometry: Geometry, mixer: Mixer, batches: int) -> None:
     """Leave to the large layers of a U-Net's elder what is principal in their music.
@@ -216,8 +222,7 @@ def thin(network: nn.Module, geometry: Geometry, mixer: Mixer, batches: int) -> 
     squares: dict[str, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
-        rows = x.float().transpose(1, 3).flatten(0, 2).double()
-        squares[name] = squares.get(name, 0) + rows.T @ rows
+        squares[name] = squares.get(name, 0) + products(x)
 
     hooks = [
         causal.get_submodule(name).register_forward_hook(
@@ -254,8 +259,7 @@ def principal(
     squares = [torch.zeros(CHANNELS[-1], CHANNELS[-1], dtype=torch.float64) for _ in layers]
 
     def note(square: Tensor, x: Tensor) -> None:
-        rows = x.float().transpose(1, 3).flatten(0, 2).double()
-        square += rows.T @ rows
+        square += products(x)
 
     hooks = [
         layer.register_forward_hook(lambda _, x, __, square=square: note(square, x[0]))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.elder import TAPS, Affine, between, half_way
+from training.elder import Affine, between, half_way
 from training.networks import Geometry, RunningLevel, State, cast, constant
 
 CHANNELS = (2, 16, 32, 64, 128, 256)  # of the input and of the five levels
@@ -92,10 +92,7 @@ class Causal(nn.Module):
         super().__init__()
         geometry = geometry or Geometry()
         self.level = RunningLevel(geometry.hop)
-        taps = half_way(geometry)
-        # As convolution of real and imaginary part: [outputs, inputs, taps].
-        turn = torch.stack([taps.real, -taps.imag, taps.imag, taps.real]).view(2, 2, TAPS)
-        self.register_buffer("turn", turn.float(), persistent=False)
+        self.register_buffer("turn", half_way(geometry), persistent=False)
         column = COLUMN / geometry.hop
         levels = len(CHANNELS) - 1
         ups = CHANNELS[::-1][1:-1]  # 128, 64, 32, 16
@@ -190,25 +187,20 @@ class Causal(nn.Module):
 def take_over(network: Causal, teacher: nn.Module) -> None:
     """Take over the weights of a Spleeter network (`teacher.Teacher.networks[0]`)."""
 
-    def affine(norm: nn.BatchNorm2d, target: Affine) -> None:
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        target.gain.copy_(gain)
-        target.bias.copy_(norm.bias - norm.running_mean * gain)
-
     for k, conv in enumerate(network.down):
         source = getattr(teacher, f"down{k + 1}_conv")[1]
         # Taps over time: 2 is the newest column, 1 and 0 are before it, 3 and 4 after.
         conv.weight.copy_(torch.cat([source.weight[:, :, tap : tap + 1] for tap in (2, 1, 0)], 1))
         conv.bias.copy_(source.bias)
         if k < len(network.down_affine):
-            affine(getattr(teacher, f"down{k + 1}_act")[0], network.down_affine[k])
+            network.down_affine[k].take_over(getattr(teacher, f"down{k + 1}_act")[0])
     for k, conv in enumerate(network.up):
         block = getattr(teacher, f"up{k + 2}")
         weight = block[0].weight
         weight = weight[: conv.in_channels // 2]  # of the top one, what came from below is gone
         conv.weight.copy_(torch.cat([weight[:, :, tap : tap + 1] for tap in (2, 4)], 0))
         conv.bias.copy_(block[0].bias)
-        affine(block[3], network.up_affine[k])
+        network.up_affine[k].take_over(block[3])
     out = teacher.up7[0]
     # Frames at -3, -1, +1, +3: what would be later is taken from now.
     taps = out.weight

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.elder_step import WholeStep, between
+from training.elder_step import WholeStep, between, extended, parted
 from training.networks import (
     AGREED,
     FAST_HEADROOM,
@@ -160,10 +160,7 @@ class ElderStep(nn.Module):
         )
         self.past_up = nn.ModuleList(map(PastStep, elder.past_up))
         self.past_out = PastStep(elder.past_out)
-        # Taps at the bins 2j - 1 … 2j + 3, from even and odd ones of j - 1, j, j + 1.
-        first, *_ = (conv.weight for conv in elder.down)
-        even = F.pad(first[..., 1::2], (1, 0))
-        self.register_buffer("first", torch.stack([even, first[..., ::2]], 2).flatten(1, 2))
+        self.register_buffer("first", parted(elder.down[0].weight))
         self.register_buffer("top", elder.up[-1].weight[:, 0, 0, ::2].flip(-1).T.contiguous())
         self.thin_down = [
             factors(past.weights(conv.weight), 1) if k else None
@@ -233,10 +230,7 @@ class ElderStep(nn.Module):
         x, states["out"] = self.past_out(elder.up_affine[k](y), states["out"])
         weight = self.past_out.weights(elder.out.weight)
         mask = torch.sigmoid(Conv.apply(x, weight, elder.out.bias, (1, 1), (0, 2), (0, 1)))
-        mask = mask.reshape(-1, 2, BINS // 2)
-        top = mask.split(BINS // 4, -1)[1].mean(-1, keepdim=True)
-        known, bins = constant([mask.shape[-1], planes.shape[-1]])
-        return torch.cat([mask, top * torch.ones(bins - known)], -1)
+        return extended(mask, planes)
 
 
 def _block(block: Block, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""In place of Spleeter's networks, whose wheel is not there everywhere."""
+"""In place of Spleeter's networks, whose wheel is not there everywhere, and of a mixer's music."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,3 +51,15 @@ class Original(nn.Module):
 def original() -> nn.Module:
     """One that is done with learning."""
     return Original().eval()
+
+
+class Noise:
+    """In place of a mixer: batches of so many hops."""
+
+    def __init__(self, hops: int) -> None:
+        self.rng = np.random.default_rng(0)
+        self.samples = 512 * hops
+
+    def batch(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        vocals, music = self.rng.standard_normal((2, size, 2, self.samples)).astype(np.float32)
+        return 0.1 * vocals, 0.1 * music

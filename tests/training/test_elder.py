@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("soxr")
 pytest.importorskip("scipy")
 
-from spleeter_like import original  # noqa: E402
+from spleeter_like import Noise, original  # noqa: E402
 
 from training.elder import LINES, Elder, between, take_over  # noqa: E402
 from training.fitting import principal  # noqa: E402
@@ -108,17 +107,6 @@ def test_a_history_of_noughts_stands_for_what_is_usual() -> None:
     assert (mask[:, :, 0] - mask[:, :, -1]).abs().max() < 1e-3, "as if it had always been there"
 
 
-class Noise:
-    """In place of a mixer."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-
-    def batch(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        vocals, music = self.rng.standard_normal((2, size, 2, 512 * 140)).astype(np.float32)
-        return 0.1 * vocals, 0.1 * music
-
-
 @torch.no_grad()
 def test_what_is_principal_is_kept() -> None:
     torch.manual_seed(5)
@@ -126,7 +114,7 @@ def test_what_is_principal_is_kept() -> None:
 
     def made(sizes: tuple[int, int], chance: bool = False) -> torch.Tensor:
         network = Elder(lowest=sizes[0], thin=sizes[1]).eval()
-        bases = principal(teacher, Noise(), 1, sizes)
+        bases = principal(teacher, Noise(140), 1, sizes)
         if chance:
             turned = [torch.linalg.qr(torch.randn(512, size))[0] for size in sizes]
             bases = [(axes, axes.T) for axes in turned]

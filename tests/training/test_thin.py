@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("soxr")
 pytest.importorskip("scipy")
+
+from spleeter_like import Noise  # noqa: E402
 
 from training.fitting import RANKS, thin  # noqa: E402
 from training.networks import Geometry, UNet, UNetConfig  # noqa: E402
@@ -16,23 +17,12 @@ from training.step import settle, step  # noqa: E402
 pytestmark = pytest.mark.train
 
 
-class Noise:
-    """In place of a mixer."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-
-    def batch(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        vocals, music = self.rng.standard_normal((2, size, 2, 512 * 20)).astype(np.float32)
-        return 0.1 * vocals, 0.1 * music
-
-
 @pytest.fixture(scope="module")
 def network() -> UNet:
     torch.manual_seed(0)
     config = UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder="causal")
     network = UNet(config).eval()
-    thin(network, Geometry(), Noise(), 1)
+    thin(network, Geometry(), Noise(20), 1)
     for weight in network.parameters():  # as a checkpoint keeps them
         weight.data = weight.data.half().float()
     settle(network.elder)
