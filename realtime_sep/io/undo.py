@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from typing import Any
 from platformdirs import user_state_path
 
 from realtime_sep.io.programs import owner, playing
+
+#: Seconds that a server may take to move streams back, and between two looks.
+_SETTLING = 1.0
+_AGAIN = 0.05
 
 
 @dataclass
@@ -210,11 +215,19 @@ def move_back(server: Any, record: Record) -> None:
     inside = [stream.index for stream in playing(server) if owner(stream.sink) == record.pid]
     if owner(server.server_info().default_sink_name) == record.pid and record.default in sinks:
         server.sink_default_set(record.default)
-    for index in inside:
-        origin = record.moved.get(index)
-        if origin in sinks:
+    origins = {index: record.moved[index] for index in inside if record.moved.get(index) in sinks}
+    # PipeWire's session manager, which still moves streams after the default sink, may overrule a
+    # move that comes meanwhile: told again until it is done.
+    end = time.monotonic() + _SETTLING
+    while origins:
+        for index, origin in origins.items():
             with suppress(pulsectl.PulseError):  # it may end just now
                 server.sink_input_move(index, sinks[origin])
+        if time.monotonic() > end:
+            break
+        time.sleep(_AGAIN)
+        now = {stream.index: stream.sink for stream in playing(server)}
+        origins = {i: origin for i, origin in origins.items() if now.get(i, origin) != origin}
 
 
 def _unload(server: Any, pid: int) -> None:

@@ -100,9 +100,12 @@ class State:
         return sorted(line.split("\t")[columns] for line in lines)
 
     def equal(self, other: State) -> bool:
-        return (self.default, self.modules, self.sources, self.sinks) == (
-            other.default, other.modules, other.sources, other.sinks,
-        )  # fmt: skip
+        return vars(self) == vars(other)
+
+    def differences(self, other: State) -> dict[str, tuple[Any, Any]]:
+        """By attribute, what is here and what is there."""
+        here, there = vars(self), vars(other)
+        return {name: (here[name], there[name]) for name in here if here[name] != there[name]}
 
 
 @contextlib.contextmanager
@@ -182,7 +185,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def settled(server: Server, before: State, what: str) -> None:
-    until(lambda: State(server).equal(before), SOON, what)
+    try:
+        until(lambda: State(server).equal(before), SOON, what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {State(server).differences(before)}") from None
 
 
 def plays(server: Server, pid: int, sink: str) -> None:
