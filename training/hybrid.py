@@ -148,8 +148,10 @@ class Hybrid(UNet):
         x = torch.cat([x, own.to(x.dtype)], 2)
         for i, block in enumerate(self.blocks):
             x, states[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
+        voice, gain = self.decode(x[:, :, :bottom], kept, states)
+        if gain is not None:
+            windows = windows * gain[:, None, :, None, None]
         mid, side = self.waveform.back(x[:, :, bottom:], windows, states).unbind(1)
-        voice = self.decode(x[:, :, :bottom], kept, states)
         return voice, torch.stack([mid + side, mid - side], 1), list(states.values())
 
     def grown(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -392,7 +392,7 @@ class UNet(nn.Module):
         x, kept = self.encode(spec, states)
         for i, block in enumerate(self.blocks):
             x, states[f"state_memory_{i}"] = block(x, states[f"state_memory_{i}"])
-        return self.decode(x, kept, states), list(states.values())
+        return self.decode(x, kept, states)[0], list(states.values())
 
     def encode(self, spec: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, Kept]:
         """Down to `[batch, frames, positions, width]`, and what `decode` needs besides.
@@ -441,8 +441,14 @@ class UNet(nn.Module):
         x = x.permute(0, 2, 3, 1) + self.bottom_position.to(x.dtype)
         return x, Kept(spec, both, level, prior, elder, folded, skips[:-1])
 
-    def decode(self, x: Tensor, kept: Kept, states: dict[str, Tensor]) -> Tensor:
-        """The vocals' spectra from the bottom; `states` are replaced by the next ones."""
+    def decode(
+        self, x: Tensor, kept: Kept, states: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The vocals' spectra from the bottom; `states` are replaced by the next ones.
+
+        Returns:
+            They; and by what they were multiplied, `[batch, frames]`, if by anything.
+        """
         frames, bins = constant(kept.both.shape[1:3])
         x = x.permute(0, 3, 1, 2)
         for up, skip in zip(self.up, reversed(kept.skips), strict=True):
@@ -469,7 +475,7 @@ class UNet(nn.Module):
         mid, side = voice.unbind(-2)
         voice = torch.stack([mid + side, mid - side], 1)
         if kept.elder is None:
-            return voice
+            return voice, None
         # How far the elder is believed is a matter of the bin and of what goes on.
         parts, first = [], 0
         for layer, (start, end, size) in zip(self.gate, self.config.patches, strict=True):
@@ -481,11 +487,11 @@ class UNet(nn.Module):
         other = kept.spec * kept.elder[..., None]
         blend = voice + part * (other - voice)
         if not self.agreeing or self.training:  # it is to learn what it would say by itself
-            return blend
+            return blend, None
         gain, states["state_agreement"] = self.agreement(
             voice, other, kept.level, states["state_agreement"]
         )
-        return blend * gain[:, None, :, None, None]
+        return blend * gain[:, None, :, None, None], gain
 
     def agreement(
         self, one: Tensor, other: Tensor, level: Tensor, state: Tensor

@@ -321,19 +321,19 @@ class UNetStep(Step):
         states = dict(zip(self.state_shapes(), given, strict=True))
         network = self.network
         x, kept = self.encode(spec, states)
-        waves = []
         if samples is None:
-            x = self.remember(x, states)
-        else:
-            bottom = int(x.shape[1])
-            both = _turned(samples).unsqueeze(2) / 2
-            own, windows = network.waveform(both, kept.level, states)
-            x = self.remember(torch.cat([x, own.squeeze(1)], 1), states)
-            x, own = x.split([bottom, network.waveform.positions], 1)
-            own = network.waveform.back(own.unsqueeze(1), windows, states)
-            waves = [_turned(own.squeeze(2)).unsqueeze(1)]
-        stems = self.decode(x, kept, states)
-        return stems, *waves, *states.values()
+            stems, _ = self.decode(self.remember(x, states), kept, states)
+            return stems, *states.values()
+        bottom = int(x.shape[1])
+        both = _turned(samples).unsqueeze(2) / 2
+        own, windows = network.waveform(both, kept.level, states)
+        x = self.remember(torch.cat([x, own.squeeze(1)], 1), states)
+        x, own = x.split([bottom, network.waveform.positions], 1)
+        stems, gain = self.decode(x, kept, states)
+        if gain is not None:
+            windows = windows * gain.unsqueeze(4)
+        own = network.waveform.back(own.unsqueeze(1), windows, states)
+        return stems, _turned(own.squeeze(2)).unsqueeze(1), *states.values()
 
     def encode(self, spec: Tensor, states: States) -> tuple[Tensor, Kept]:
         """Down to `[batch, positions, width]`, and what `decode` needs besides."""
@@ -394,8 +394,8 @@ class UNetStep(Step):
             x, states[f"state_memory_{i}"] = _block(block, x, states[f"state_memory_{i}"])
         return x
 
-    def decode(self, x: Tensor, kept: Kept, states: States) -> Tensor:
-        """The stems from the bottom."""
+    def decode(self, x: Tensor, kept: Kept, states: States) -> tuple[Tensor, Tensor | None]:
+        """The stems from the bottom; and by what they were multiplied, if by anything."""
         network, config = self.network, self.network.config
         x = x.transpose(1, 2).unsqueeze(2)
         for up, skip in zip(network.up, reversed(kept.skips), strict=True):
@@ -432,14 +432,16 @@ class UNetStep(Step):
         mask_real, mask_imaginary = mask.split(1, 2)
         voice = real * mask + imaginary * torch.cat([-mask_imaginary, mask_real], 2)
         voice = _turned(voice)
+        gain = None
         if belief is not None:
             part = torch.sigmoid(belief + network.belief).unsqueeze(1)
             other = kept.spec * kept.elder.unsqueeze(2)
             blend = voice + part * (other - voice)
             if network.agreeing:
-                blend = blend * self.agreement(voice, other, kept.level, states)
+                gain = self.agreement(voice, other, kept.level, states)
+                blend = blend * gain
             voice = blend
-        return voice.reshape(-1, 2, bins).transpose(1, 2).reshape(-1, 1, 2, bins, 2)
+        return voice.reshape(-1, 2, bins).transpose(1, 2).reshape(-1, 1, 2, bins, 2), gain
 
     def agreement(self, one: Tensor, other: Tensor, level: Tensor, states: States) -> Tensor:
         """As `UNet.agreement`, of planes `[batch, 2, 2, bins]`: `[batch, 1, 1, 1]`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ torch = pytest.importorskip("torch")
 from training.hybrid import MASK_BOUND, Hybrid  # noqa: E402
 from training.networks import Geometry, UNet, UNetConfig, inherit  # noqa: E402
 from training.spectra import Frames  # noqa: E402
+from training.step import step  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -83,3 +85,35 @@ def test_it_begins_as_the_unet_it_has_grown_from() -> None:
     expected, _ = frames.separate(small, audio, small.initial_state(1))
     found, _ = frames.separate(grown, audio, grown.initial_state(1))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_both_branches_are_as_loud_as_elder_and_network_agree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    network = Hybrid(replace(SMALL, elder="whole"), GEOMETRY).eval()
+    network.waveform.masks.weight.normal_(0, 0.3)
+    frames, audio, hops = Frames(GEOMETRY), noise(8), noise(8).unflatten(-1, (-1, 512))
+    agreement = network.agreement
+
+    def heard(factor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        def gain(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            _, state = agreement(*given)
+            return torch.full_like(given[2], factor), state
+
+        monkeypatch.setattr(network, "agreement", gain)
+        return network(frames.analyse(audio), hops, network.initial_state(1))[:2]
+
+    (voice, waves), (half_voice, half_waves) = heard(1.0), heard(0.5)
+    assert waves.any()
+    torch.testing.assert_close(half_voice, voice / 2)
+    torch.testing.assert_close(half_waves, waves / 2)
+    monkeypatch.undo()
+    one = step(network)
+    states = [torch.zeros(1, *shape) for shape in one.state_shapes().values()]
+    voice, waves, _ = network(frames.analyse(audio), hops, network.initial_state(1))
+    for t in range(8):
+        stems, wave, *states = one(frames.analyse(audio)[:, :, t], hops[:, :, t], *states)
+        torch.testing.assert_close(stems[:, 0], voice[:, :, t], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(wave[:, 0], waves[:, :, t], atol=1e-5, rtol=1e-3)
