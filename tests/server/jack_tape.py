@@ -7,6 +7,7 @@ input and output.  Its ports are the only thing between them: no device, no conv
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, Self
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 from audio_servers import JackServer
 
 from realtime_sep.stream import Stream
-from realtime_sep.types import Float32
+from realtime_sep.types import Float32, StreamStats
 
 #: Times to play again when the machine stalled.
 _ATTEMPTS = 5
+#: Seconds without a late block after which the guard has faded back.
+_CALM = 0.5
 
 try:
     import jack
@@ -98,6 +101,20 @@ def lag(recorded: Float32, played: Float32) -> int:
     size = 2 * len(played)
     spectrum = np.fft.rfft(recorded[:, 0], size) * np.conj(np.fft.rfft(played[:, 0], size))
     return int(np.argmax(np.fft.irfft(spectrum)))
+
+
+def calm(stream: Stream) -> StreamStats:
+    """The counts as they stand, once nothing of an earlier stall is heard any more."""
+    while True:
+        before = stream.stats
+        time.sleep(_CALM)
+        if stream.stats.late_blocks == before.late_blocks and stream.stats.xruns == before.xruns:
+            return before
+
+
+def disturbed(before: StreamStats, after: StreamStats, tape: Tape) -> bool:
+    """Whether a stall of the machine came through to the sound."""
+    return after.late_blocks > before.late_blocks or after.xruns > before.xruns or tape.lost > 0
 
 
 def assert_exact(tape: Tape, stream: Stream, audio: Float32) -> None:

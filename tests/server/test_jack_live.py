@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audio_servers import JackServer, until
-from jack_tape import Tape, lag
+from jack_tape import Tape, calm, disturbed, lag
 from songs import a_song
 
 from realtime_sep.offline import separate
-from realtime_sep.stream import Stream, open_stream
-from realtime_sep.types import Float32, StreamConfig, StreamStats
+from realtime_sep.stream import open_stream
+from realtime_sep.types import Float32, StreamConfig
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
 RATE = 48000
 #: Times to play again when the machine stalled: the guard then fades, which is not bit-exact.
 ATTEMPTS = 4
-#: Seconds without a late block after which the guard has faded back.
-CALM = 0.5
 
 
 def noise(frames: int, seed: int = 0) -> Float32:
@@ -59,20 +56,6 @@ def loop_without_us(tape: Tape, audio: Float32) -> int:
             program.kill()
             program.wait()
     pytest.fail("even PortAudio alone does not return what was played")
-
-
-def calm(stream: Stream) -> StreamStats:
-    """The counts as they stand, once nothing of an earlier stall is heard any more."""
-    while True:
-        before = stream.stats
-        time.sleep(CALM)
-        if stream.stats.late_blocks == before.late_blocks and stream.stats.xruns == before.xruns:
-            return before
-
-
-def disturbed(before: StreamStats, after: StreamStats, tape: Tape) -> bool:
-    """Whether a stall of the machine came through to the sound."""
-    return after.late_blocks > before.late_blocks or after.xruns > before.xruns or tape.lost > 0
 
 
 @pytest.mark.parametrize(("period", "blocksize"), [(64, 64), (128, 128), (256, 64), (512, 1024)])

@@ -100,7 +100,7 @@ class State:
         return sorted(line.split("\t")[columns] for line in lines)
 
     def equal(self, other: State) -> bool:
-        return vars(self) == vars(other)
+        return not self.differences(other)
 
     def differences(self, other: State) -> dict[str, tuple[Any, Any]]:
         """By attribute, what is here and what is there."""

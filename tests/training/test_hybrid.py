@@ -87,33 +87,41 @@ def test_it_begins_as_the_unet_it_has_grown_from() -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def with_elder() -> Hybrid:
+    torch.manual_seed(0)
+    made = Hybrid(replace(SMALL, elder="whole"), GEOMETRY).eval()
+    with torch.no_grad():
+        made.waveform.masks.weight.normal_(0, 0.3)
+    return made
+
+
 @torch.no_grad()
 def test_both_branches_are_as_loud_as_elder_and_network_agree(
-    monkeypatch: pytest.MonkeyPatch,
+    with_elder: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    network = Hybrid(replace(SMALL, elder="whole"), GEOMETRY).eval()
-    network.waveform.masks.weight.normal_(0, 0.3)
-    frames, audio, hops = Frames(GEOMETRY), noise(8), noise(8).unflatten(-1, (-1, 512))
-    agreement = network.agreement
+    network, audio = with_elder, noise(8)
+    spec, hops = Frames(GEOMETRY).analyse(audio), audio.unflatten(-1, (-1, 512))
 
-    def heard(factor: float) -> tuple[torch.Tensor, torch.Tensor]:
-        def gain(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            _, state = agreement(*given)
-            return torch.full_like(given[2], factor), state
-
-        monkeypatch.setattr(network, "agreement", gain)
-        return network(frames.analyse(audio), hops, network.initial_state(1))[:2]
+    def heard(gain: float) -> tuple[torch.Tensor, torch.Tensor]:
+        monkeypatch.setattr(
+            network, "agreement", lambda _, __, level, state: (torch.full_like(level, gain), state)
+        )
+        return network(spec, hops, network.initial_state(1))[:2]
 
     (voice, waves), (half_voice, half_waves) = heard(1.0), heard(0.5)
     assert waves.any()
     torch.testing.assert_close(half_voice, voice / 2)
     torch.testing.assert_close(half_waves, waves / 2)
-    monkeypatch.undo()
-    one = step(network)
+
+
+@torch.no_grad()
+def test_step_by_step_equals_all_at_once_with_an_elder(with_elder: Hybrid) -> None:
+    network, one, audio = with_elder, step(with_elder), noise(8)
+    spec, hops = Frames(GEOMETRY).analyse(audio), audio.unflatten(-1, (-1, 512))
+    voice, waves, _ = network(spec, hops, network.initial_state(1))
     states = [torch.zeros(1, *shape) for shape in one.state_shapes().values()]
-    voice, waves, _ = network(frames.analyse(audio), hops, network.initial_state(1))
     for t in range(8):
-        stems, wave, *states = one(frames.analyse(audio)[:, :, t], hops[:, :, t], *states)
+        stems, wave, *states = one(spec[:, :, t], hops[:, :, t], *states)
         torch.testing.assert_close(stems[:, 0], voice[:, :, t], atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(wave[:, 0], waves[:, :, t], atol=1e-5, rtol=1e-3)
