@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, help="also score held-out instrumental music")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    stream = OnnxStream(args.model)
+    stream = OnnxStream(args.model, args.rate)
     result = evaluate(stream, args.eval, rate=args.rate)
     for name, scores in result.items():
         cold, warm = scores["cold"], scores["warm"]
@@ -104,7 +104,7 @@ def main() -> None:
         at_level = evaluate(stream, args.eval, rate=args.rate, level=level)
         summary[f"{level:g} dBFS"] = medians(at_level)["warm"]
     if args.shards is not None:
-        levels = instrumental(stream, args.shards, INSTRUMENTAL_S)
+        levels = instrumental(OnnxStream(args.model), args.shards, INSTRUMENTAL_S)
         summary["instrumental"] = {
             "tracks": len(levels),
             "median": round(float(np.median(levels)), 1),

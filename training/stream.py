@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -11,14 +10,16 @@ import numpy.typing as npt
 import onnxruntime
 
 from realtime_sep.dsp.windows import window_pair
+from realtime_sep.models.metadata import ModelMetadata
+from training.shards import SAMPLE_RATE
 
 Audio = npt.NDArray[np.float32]
 
 
 class OnnxStream:
-    """A model file as a stream; states go on from call to call until `reset`."""
+    """A model file as a stream at a rate in Hz; states go on from call to call until `reset`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rate: int = SAMPLE_RATE) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
@@ -26,12 +27,11 @@ class OnnxStream:
         self.session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        stored = self.session.get_modelmeta().custom_metadata_map
-        entry = {key.removeprefix("realtime_sep."): value for key, value in stored.items()}
-        self.n_fft, self.hop = int(entry["n_fft"]), int(entry["hop"])
-        self.length, self.lookahead = int(entry["synthesis"]), int(entry["lookahead"])
-        states = json.loads(entry["states"])
-        self.shapes = {f"state_{item['name']}": item["shape"] for item in states}
+        meta = ModelMetadata.from_props(self.session.get_modelmeta().custom_metadata_map)
+        geometry, self.bins = meta.geometry_at(rate), meta.geometry.bins
+        self.n_fft, self.hop, self.length = geometry.n_fft, geometry.hop, geometry.synthesis
+        self.lookahead = meta.lookahead
+        self.shapes = {f"state_{state.name}": state.shape for state in meta.states}
         self.waves = any(node.name == "samples" for node in self.session.get_inputs())
         self.analysis, self.synthesis = window_pair(self.n_fft, self.length, self.hop)
         self.lag = self.length - self.hop + self.lookahead * self.hop
@@ -46,7 +46,7 @@ class OnnxStream:
     def process(self, hop: Audio) -> Audio:
         """One hop `[hop, 2]` of the mixture in, one of the vocals out, `lag` samples late."""
         self.past = np.concatenate([self.past[:, self.hop :], hop.T], 1)
-        spec = np.fft.rfft(self.past * self.analysis).astype(np.complex64)
+        spec = np.fft.rfft(self.past * self.analysis)[:, : self.bins].astype(np.complex64)
         spec = np.stack([spec.real, spec.imag], -1)[None]
         given = {"spec": spec, **dict(zip(self.shapes, self.states, strict=True))}
         if self.waves:
@@ -55,6 +55,7 @@ class OnnxStream:
         voice, *self.states = self.session.run(None, given)
         self.seconds.append(time.thread_time() - began)
         complex_spec = voice[0, 0, ..., 0] + 1j * voice[0, 0, ..., 1]
+        # Above the network's bins there is no voice.
         frame = np.fft.irfft(complex_spec, self.n_fft)[:, -self.length :]
         self.tail += (frame * self.synthesis).astype(np.float32)
         out = self.tail[:, : self.hop].T.copy()

@@ -164,7 +164,7 @@ class Lane:
                 f"model {meta.name!r} takes {low} to {high} Hz and 1 or {meta.channels} channels, "
                 f"not {samplerate} Hz and {channels}"
             )
-        geometry = meta.geometry
+        geometry = meta.geometry_at(samplerate)
         latency = overlap_add_lag(geometry, meta.lookahead)
         self._batch = batch
         self._row: int | None = None
@@ -173,7 +173,11 @@ class Lane:
         self._analysis = Analysis(geometry, channels)
         self._syntheses = [Synthesis(geometry, channels) for _ in meta.stems]
         self._delay = Delay(latency, channels)
-        self._channels = channels
+        # As in `OnnxSpectral`: bins that the network does not know are the residual's.
+        self._heard = min(geometry.bins, meta.geometry.bins)
+        self._spectra: Complex64 = np.zeros(
+            (len(meta.stems), channels, geometry.bins), np.complex64
+        )
         self.info = SeparatorInfo(
             name=batch.entry.name,
             stems=meta.all_stems,
@@ -198,7 +202,8 @@ class Lane:
         """Enter the next call of the batch with a hop, which `process` is then given as well."""
         self._row = self._batch.enter(self)
         self.computed = False
-        self._batch.inputs[self._row] = self._analysis.process(hop)
+        heard = self._heard
+        self._batch.inputs[self._row, :, :heard] = self._analysis.process(hop)[:, :heard]
         if self._batch.samples is not None:
             self._batch.samples[self._row] = hop.T
 
@@ -208,13 +213,13 @@ class Lane:
             self.prepare(hop)
         if not self.computed:
             self._batch.run()
-        row, channels = self._row, self._channels
-        spectra = self._batch.outputs[row, :, :channels]
+        row, channels, heard = self._row, self._spectra.shape[1], self._heard
+        self._spectra[..., :heard] = self._batch.outputs[row, :, :channels, :heard]
         self._row, self.computed = None, False
         residual = stems[-1]
         self._delay.process(hop, residual)
         for i, synthesis in enumerate(self._syntheses):
-            synthesis.process(spectra[i], stems[i])
+            synthesis.process(self._spectra[i], stems[i])
             if self._batch.samples is not None:
                 stems[i] += self._batch.waves[row, i, :channels].T
             residual -= stems[i]

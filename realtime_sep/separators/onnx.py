@@ -138,9 +138,10 @@ class OnnxSpectral:
 
     Graph: `spec` `[1, channels, bins, 2]` (real, imaginary part) and `state_*` in; `stems`
     `[1, stems, channels, bins, 2]` and `next_state_*` out.  Mono input goes to all channels of the
-    network, and its first one comes out.  One with a waveform branch takes `samples`
-    `[1, channels, hop]`, the hop itself, too, and gives `waves` `[1, stems, channels, hop]`: what
-    is added to the hops that its spectra become.
+    network, and its first one comes out.  At another rate than the first of the metadata's the
+    transform is longer (`ModelMetadata.geometry_at`), the graph the same.  One with a waveform
+    branch takes `samples` `[1, channels, hop]`, the hop itself, too, and gives `waves`
+    `[1, stems, channels, hop]`: what is added to the hops that its spectra become.
 
     Args:
         entry: of kind "spectral".
@@ -156,9 +157,9 @@ class OnnxSpectral:
     ) -> None:
         meta = entry.metadata
         meta.check_stream(samplerate, channels)
-        geometry = meta.geometry
-        spec: Float32 = np.zeros((1, meta.channels, geometry.bins, 2), np.float32)
-        stems: Float32 = np.zeros((1, len(meta.stems), meta.channels, geometry.bins, 2), np.float32)
+        geometry, bins = meta.geometry_at(samplerate), meta.geometry.bins
+        spec: Float32 = np.zeros((1, meta.channels, bins, 2), np.float32)
+        stems: Float32 = np.zeros((1, len(meta.stems), meta.channels, bins, 2), np.float32)
         session = _session(entry, provider)
         inputs, outputs = {"spec": spec}, {"stems": stems}
         self._samples: Float32 | None = None
@@ -173,8 +174,13 @@ class OnnxSpectral:
         self._syntheses = [Synthesis(geometry, channels) for _ in meta.stems]
         self._delay = Delay(latency, channels)
         # Complex views of the network's arrays: nothing is converted per hop.
-        self._input: Complex64 = spec[0].view(np.complex64)[..., 0]
-        self._output: Complex64 = stems[0].view(np.complex64)[:, :channels, :, 0]
+        heard = min(geometry.bins, bins)
+        self._input: Complex64 = spec[0].view(np.complex64)[:, :heard, 0]
+        self._output: Complex64 = stems[0].view(np.complex64)[:, :channels, :heard, 0]
+        # Bins that the network does not know belong to nobody, so to the residual.
+        self._spectra: Complex64 = np.zeros(
+            (len(meta.stems), channels, geometry.bins), np.complex64
+        )
         self.info = SeparatorInfo(
             name=entry.name,
             stems=meta.all_stems,
@@ -204,14 +210,16 @@ class OnnxSpectral:
 
     def process(self, hop: Float32, stems: Float32) -> None:
         """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
-        self._input[:] = self._analysis.process(hop)
+        heard = self._input.shape[1]
+        self._input[:] = self._analysis.process(hop)[:, :heard]
         if self._samples is not None:
             self._samples[0] = hop.T
         self._step()
+        self._spectra[..., :heard] = self._output
         residual = stems[-1]
         self._delay.process(hop, residual)
         for i, synthesis in enumerate(self._syntheses):
-            synthesis.process(self._output[i], stems[i])
+            synthesis.process(self._spectra[i], stems[i])
             if self._samples is not None:
                 stems[i] += self._waves[0, i, : hop.shape[1]].T
             residual -= stems[i]

@@ -155,6 +155,32 @@ def test_native_rates(make: Any, rate: int) -> None:
     assert make(tiny.gain(1.0), rate=rate).info.samplerate == rate
 
 
+@pytest.mark.parametrize("rate", [44100, 48000])
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_bin_stays_as_many_hertz_wide(tmp_path: Path, rate: int, batched: bool) -> None:
+    """A network that keeps what is below 4.31 kHz keeps it at every rate, and nothing else."""
+    metadata = replace(tiny.SPECTRAL, n_fft=2048, synthesis=1024, hop=512)
+    below = (np.arange(metadata.geometry.bins) < 200).astype(np.float32)[:, None]
+    graph = tiny.gain(below, metadata)
+    if batched:
+        for value in (*graph.graph.input, *graph.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    entry = tiny.entry(graph, tmp_path)
+    if batched:
+        batch = load_batch(entry, 2)
+        assert batch is not None
+        separator: Separator = batch.lane(samplerate=rate)
+    else:
+        separator = load(entry, samplerate=rate)
+    assert (separator.info.hop, separator.info.latency) == (512, 512)
+    time = np.arange(100 * 512)[:, None] / rate
+    for frequency, share in ((4150, 1.0), (4450, 0.0), (21000, 0.0)):
+        separator.reset()
+        tone = np.repeat(0.5 * np.sin(2 * np.pi * frequency * time), 2, 1).astype(np.float32)
+        vocals = run(separator, tone)[0][4096:]
+        assert np.sqrt(np.mean(vocals**2)) == pytest.approx(share * 0.5 / np.sqrt(2), abs=0.005)
+
+
 @pytest.mark.parametrize("rate", [44099, 48001, 32000, 96000])
 def test_other_rates_are_refused(make: Any, rate: int) -> None:
     with pytest.raises(UsageError, match="44100 to 48000 Hz"):

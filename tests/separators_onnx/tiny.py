@@ -36,8 +36,8 @@ WINDOW = replace(
 )
 
 
-def gain(value: float, metadata: ModelMetadata = SPECTRAL) -> onnx.ModelProto:
-    """Every stem is the mix times `value`."""
+def gain(value: float | np.ndarray, metadata: ModelMetadata = SPECTRAL) -> onnx.ModelProto:
+    """Every stem is the mix times `value`, a number or one of each bin `[bins, 1]`."""
     stems = len(metadata.stems)
     nodes = [
         helper.make_node("Unsqueeze", ["spec", "one"], ["wide"]),
