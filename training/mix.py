@@ -37,7 +37,7 @@ MODES = {"song": 0.58, "mix": 0.16, "instrumental": 0.2, "voice": 0.05, "silence
 # Resampling moves pitch, formants and tempo together; more than this makes voices that nobody has,
 # and scored worse.
 MUSIC_RATIOS, VOICE_RATIOS = (0.88, 1.13), (0.92, 1.09)
-# A quarter of the mixtures sound as the network hears 48 kHz: slower, lower, nothing above 20 kHz.
+# A quarter of the mixtures sound as 48 kHz read as 44.1: slower, lower, nothing above 20 kHz.
 SLOW, SLOW_SHARE = 44_100 / 48_000, 0.25
 TRIES, SOUNDING = 6, 0.06  # draws until the voice is above this power against the music's
 SONGS = ("song", "teacher")  # kinds whose voices and music belong together

@@ -236,7 +236,8 @@ class UNetConfig:
     `blocks` with memory are at the bottom, and one more on each of the `upper` levels.  With a
     `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.  With
     an `elder`, so is the mask of Spleeter's network: made causal ("causal", `training.spleeter`) or
-    as it is ("whole", `training.elder`), with which the network has to agree.
+    as it is ("whole", `training.elder`).  What both say is multiplied by how far they agree to the
+    power of `accord`.
     """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
@@ -245,6 +246,7 @@ class UNetConfig:
     upper: tuple[int, ...] = ()
     prior: bool = False
     elder: str = ""
+    accord: float = 0.0
 
     @property
     def features(self) -> int:
@@ -326,7 +328,7 @@ class UNet(nn.Module):
 
             kinds = {"causal": Causal, "whole": Elder}
             self.elder = kinds[config.elder](geometry).requires_grad_(False)
-            self.agreeing = geometry.hop / AGREEING if config.elder == "whole" else 0.0
+            self.agreeing = geometry.hop / AGREEING if config.accord else 0.0
             self.belief = nn.Parameter(torch.zeros(geometry.bins))  # logit of the elder's part
             self.gate = nn.ModuleList(
                 nn.Linear(config.channels[0], size) for _, _, size in config.patches
@@ -499,20 +501,21 @@ class UNet(nn.Module):
         """How far two opinions on the voice agree, `[batch, frames]`, 0 to 1; the next state.
 
         Where there is a voice they do, and each errs in its own way where there is none.  It is the
-        root of the ratio of the magnitudes' product to the power of their mean, each a running one.
+        ratio of the magnitudes' product to the power of their mean, each a running one, to the
+        power of `accord`.
         """
         one, other = (
             torch.sqrt(x.square().sum(-1) + 1e-20) / level[:, None, :, None] for x in (one, other)
         )
         both = torch.stack([one * other, ((one + other) / 2).square()], -1).sum((1, 3)) + AGREED
         line = scan(both.new_full(both.shape, self.agreeing), both, state)
-        return torch.sqrt(line[..., 0] / line[..., 1]), line[:, -1]
+        return (line[..., 0] / line[..., 1]) ** self.config.accord, line[:, -1]
 
 
-CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder="whole")
+CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder="whole", accord=0.5)
 MODELS = {
     "unet": (CONFIG, Geometry()),
-    "unet-live": (replace(CONFIG, elder="causal"), Geometry(synthesis=512, hop=256)),
+    "unet-live": (replace(CONFIG, elder="causal", accord=0), Geometry(synthesis=512, hop=256)),
 }
 
 
@@ -531,7 +534,8 @@ def build(name: str) -> tuple[nn.Module, Geometry]:
         from training.hybrid import Hybrid
 
         config, geometry = MODELS["unet"]
-        return Hybrid(config, geometry), geometry
+        # Its second branch leaks, too, and it has more to lose.
+        return Hybrid(replace(config, accord=0.75), geometry), geometry
     config, geometry = MODELS[name]
     return UNet(config, geometry), geometry
 

@@ -452,7 +452,7 @@ class UNetStep(Step):
         name, rate = "state_agreement", self.network.agreeing
         states[name] = states[name] + rate * (both - states[name])
         product, mean = states[name].split(1, 1)
-        return torch.sqrt(product / mean).reshape(-1, 1, 1, 1)
+        return ((product / mean) ** self.network.config.accord).reshape(-1, 1, 1, 1)
 
 
 def _apart(spec: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def test_a_network_that_is_given_an_elder_starts_with_the_mean_of_the_two() -> N
 @torch.no_grad()
 def test_agreement_of_two_opinions() -> None:
     torch.manual_seed(0)
-    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder="whole")).eval()
+    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder="whole", accord=0.5)).eval()
     level, start = torch.ones(1, 400), torch.zeros(1, 2)
     one, other = (spectra(400, seed)[..., :100, :] for seed in (1, 2))
     same, state = network.agreement(one, one, level, start)

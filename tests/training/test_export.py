@@ -29,7 +29,9 @@ def small(family: str) -> torch.nn.Module:
     if family == "unet":
         return UNet(config)
     if family in ("causal", "whole"):
-        return UNet(replace(config, upper=(2,), prior=True, elder=family), Geometry())
+        accord = 0.5 if family == "whole" else 0.0
+        config = replace(config, upper=(2,), prior=True, elder=family, accord=accord)
+        return UNet(config, Geometry())
     if family == "lstm":
         return Recurrent(RecurrentConfig(width=16, layers=1, local=4))
     hybrid = Hybrid(config, Geometry())

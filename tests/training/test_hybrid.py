@@ -90,7 +90,7 @@ def test_it_begins_as_the_unet_it_has_grown_from() -> None:
 @pytest.fixture(scope="module")
 def with_elder() -> Hybrid:
     torch.manual_seed(0)
-    made = Hybrid(replace(SMALL, elder="whole"), GEOMETRY).eval()
+    made = Hybrid(replace(SMALL, elder="whole", accord=0.75), GEOMETRY).eval()
     with torch.no_grad():
         made.waveform.masks.weight.normal_(0, 0.3)
     return made
