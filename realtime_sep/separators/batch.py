@@ -19,10 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from realtime_sep.dsp.delay import Delay
-from realtime_sep.dsp.stft import Analysis, Synthesis
 from realtime_sep.errors import ModelError, UsageError
-from realtime_sep.latency import overlap_add_lag
 from realtime_sep.models import registry
 from realtime_sep.models.registry import ModelEntry
 from realtime_sep.separators.onnx import (
@@ -33,6 +30,7 @@ from realtime_sep.separators.onnx import (
     _session,
     has_waves,
 )
+from realtime_sep.separators.spectral import SpectralStream
 from realtime_sep.types import Complex64, Float32, SeparatorInfo
 
 
@@ -83,9 +81,10 @@ class SpectralBatch:
         self.inputs: Complex64 = self._spec.view(np.complex64)[..., 0]
         self.outputs: Complex64 = self._stems.view(np.complex64)[..., 0]
         self.samples: Float32 | None = None
+        self.waves: Float32 | None = None
         if has_waves(session):
             self.samples = np.zeros((lanes, meta.channels, meta.hop), np.float32)
-            self.waves: Float32 = np.zeros((*self._stems.shape[:3], meta.hop), np.float32)
+            self.waves = np.zeros((*self._stems.shape[:3], meta.hop), np.float32)
         inputs, outputs = self._arrays(lanes)
         _check_graph(
             entry,
@@ -108,7 +107,7 @@ class SpectralBatch:
     def _arrays(self, lanes: int) -> tuple[dict[str, Float32], dict[str, Float32]]:
         """What the graph reads and writes for so many streams: the first rows."""
         inputs, outputs = {"spec": self._spec}, {"stems": self._stems}
-        if self.samples is not None:
+        if self.samples is not None and self.waves is not None:
             inputs["samples"], outputs["waves"] = self.samples, self.waves
         inputs |= {f"state_{name}": array for name, array in self._before.items()}
         outputs |= {f"next_state_{name}": array for name, array in self._after.items()}
@@ -158,33 +157,18 @@ class Lane:
 
     def __init__(self, batch: SpectralBatch, samplerate: int, channels: int) -> None:
         meta = batch.entry.metadata
-        low, high = min(meta.sample_rates), max(meta.sample_rates)
-        if not low <= samplerate <= high or channels not in (1, meta.channels):
-            raise UsageError(
-                f"model {meta.name!r} takes {low} to {high} Hz and 1 or {meta.channels} channels, "
-                f"not {samplerate} Hz and {channels}"
-            )
-        geometry = meta.geometry_at(samplerate)
-        latency = overlap_add_lag(geometry, meta.lookahead)
         self._batch = batch
         self._row: int | None = None
         self.computed = False
         self.states = {n: np.zeros(s, np.float32) for n, s in batch.state_shapes.items()}
-        self._analysis = Analysis(geometry, channels)
-        self._syntheses = [Synthesis(geometry, channels) for _ in meta.stems]
-        self._delay = Delay(latency, channels)
-        # As in `OnnxSpectral`: bins that the network does not know are the residual's.
-        self._heard = min(geometry.bins, meta.geometry.bins)
-        self._spectra: Complex64 = np.zeros(
-            (len(meta.stems), channels, geometry.bins), np.complex64
-        )
+        self._stream = SpectralStream(meta, samplerate, channels)
         self.info = SeparatorInfo(
             name=batch.entry.name,
             stems=meta.all_stems,
             samplerate=samplerate,
             channels=channels,
-            hop=geometry.hop,
-            latency=latency,
+            hop=meta.hop,
+            latency=self._stream.latency,
             family=meta.family,
             provider=batch.provider,
         )
@@ -193,17 +177,13 @@ class Lane:
         """Return to the state just after construction."""
         for array in self.states.values():
             array[:] = 0
-        self._analysis.reset()
-        self._delay.reset()
-        for synthesis in self._syntheses:
-            synthesis.reset()
+        self._stream.reset()
 
     def prepare(self, hop: Float32) -> None:
         """Enter the next call of the batch with a hop, which `process` is then given as well."""
         self._row = self._batch.enter(self)
         self.computed = False
-        heard = self._heard
-        self._batch.inputs[self._row, :, :heard] = self._analysis.process(hop)[:, :heard]
+        self._stream.analyse(hop, self._batch.inputs[self._row])
         if self._batch.samples is not None:
             self._batch.samples[self._row] = hop.T
 
@@ -213,13 +193,6 @@ class Lane:
             self.prepare(hop)
         if not self.computed:
             self._batch.run()
-        row, channels, heard = self._row, self._spectra.shape[1], self._heard
-        self._spectra[..., :heard] = self._batch.outputs[row, :, :channels, :heard]
-        self._row, self.computed = None, False
-        residual = stems[-1]
-        self._delay.process(hop, residual)
-        for i, synthesis in enumerate(self._syntheses):
-            synthesis.process(self._spectra[i], stems[i])
-            if self._batch.samples is not None:
-                stems[i] += self._batch.waves[row, i, :channels].T
-            residual -= stems[i]
+        row, self._row, self.computed = self._row, None, False
+        waves = None if self._batch.waves is None else self._batch.waves[row]
+        self._stream.synthesise(hop, self._batch.outputs[row], waves, stems)

@@ -18,9 +18,7 @@ import numpy.typing as npt
 
 from realtime_sep.dsp.delay import Delay
 from realtime_sep.dsp.frames import SegmentTransform
-from realtime_sep.dsp.stft import Analysis, Synthesis
 from realtime_sep.errors import ModelError, UsageError, unknown
-from realtime_sep.latency import overlap_add_lag
 from realtime_sep.models import registry
 from realtime_sep.models.metadata import ModelMetadata
 from realtime_sep.models.plan import (
@@ -36,6 +34,7 @@ from realtime_sep.native import denormals_flushed
 from realtime_sep.separators.protocol import Separator
 from realtime_sep.separators.segments import Segments
 from realtime_sep.separators.sliding import Sliding
+from realtime_sep.separators.spectral import SpectralStream
 from realtime_sep.types import Complex64, Float32, SeparatorInfo
 
 AnyArray = npt.NDArray[Any]
@@ -156,41 +155,32 @@ class OnnxSpectral:
         self, entry: ModelEntry, *, samplerate: int, channels: int = 2, provider: str = "auto"
     ) -> None:
         meta = entry.metadata
-        meta.check_stream(samplerate, channels)
-        geometry, bins = meta.geometry_at(samplerate), meta.geometry.bins
+        self._stream = SpectralStream(meta, samplerate, channels)
+        bins = meta.geometry.bins
         spec: Float32 = np.zeros((1, meta.channels, bins, 2), np.float32)
         stems: Float32 = np.zeros((1, len(meta.stems), meta.channels, bins, 2), np.float32)
         session = _session(entry, provider)
         inputs, outputs = {"spec": spec}, {"stems": stems}
         self._samples: Float32 | None = None
+        self._waves: Float32 | None = None
         if has_waves(session):
-            self._samples = np.zeros((1, meta.channels, meta.hop), np.float32)
-            self._waves: Float32 = np.zeros((1, *stems.shape[1:3], meta.hop), np.float32)
-            inputs["samples"], outputs["waves"] = self._samples, self._waves
+            inputs["samples"] = np.zeros((1, meta.channels, meta.hop), np.float32)
+            outputs["waves"] = np.zeros((1, *stems.shape[1:3], meta.hop), np.float32)
+            self._samples, self._waves = inputs["samples"][0], outputs["waves"][0]
         self._step = _Step(entry, session, inputs, outputs)
-
-        latency = overlap_add_lag(geometry, meta.lookahead)
-        self._analysis = Analysis(geometry, channels)
-        self._syntheses = [Synthesis(geometry, channels) for _ in meta.stems]
-        self._delay = Delay(latency, channels)
         # Complex views of the network's arrays: nothing is converted per hop.
-        heard = min(geometry.bins, bins)
-        self._input: Complex64 = spec[0].view(np.complex64)[:, :heard, 0]
-        self._output: Complex64 = stems[0].view(np.complex64)[:, :channels, :heard, 0]
-        # Bins that the network does not know belong to nobody, so to the residual.
-        self._spectra: Complex64 = np.zeros(
-            (len(meta.stems), channels, geometry.bins), np.complex64
-        )
+        self._input: Complex64 = spec[0].view(np.complex64)[..., 0]
+        self._output: Complex64 = stems[0].view(np.complex64)[..., 0]
         self.info = SeparatorInfo(
             name=entry.name,
             stems=meta.all_stems,
             samplerate=samplerate,
             channels=channels,
-            hop=geometry.hop,
-            latency=latency,
+            hop=meta.hop,
+            latency=self._stream.latency,
             family=meta.family,
             provider=_active(entry, session, provider),
-            rtf=self._step.seconds * samplerate / geometry.hop,
+            rtf=self._step.seconds * samplerate / meta.hop,
         )
         self.realtime = False
         self.reset()
@@ -203,26 +193,15 @@ class OnnxSpectral:
     def reset(self) -> None:
         """Return to the state just after construction."""
         self._step.reset()
-        self._analysis.reset()
-        self._delay.reset()
-        for synthesis in self._syntheses:
-            synthesis.reset()
+        self._stream.reset()
 
     def process(self, hop: Float32, stems: Float32) -> None:
         """Separate `(H, channels)` into `stems` `(stems, H, channels)`, `info.latency` later."""
-        heard = self._input.shape[1]
-        self._input[:] = self._analysis.process(hop)[:, :heard]
+        self._stream.analyse(hop, self._input)
         if self._samples is not None:
-            self._samples[0] = hop.T
+            self._samples[:] = hop.T
         self._step()
-        self._spectra[..., :heard] = self._output
-        residual = stems[-1]
-        self._delay.process(hop, residual)
-        for i, synthesis in enumerate(self._syntheses):
-            synthesis.process(self._spectra[i], stems[i])
-            if self._samples is not None:
-                stems[i] += self._waves[0, i, : hop.shape[1]].T
-            residual -= stems[i]
+        self._stream.synthesise(hop, self._output, self._waves, stems)
 
 
 def has_waves(session: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -290,10 +289,10 @@ def test_a_graph_for_one_stream_is_not_batched(tmp_path: Path) -> None:
 def test_a_lane_takes_what_its_model_takes(tmp_path: Path) -> None:
     batch = load_batch(tiny.entry(batched(tiny.gain(0.5)), tmp_path), 2)
     assert batch is not None
-    wrong: list[dict[str, Any]] = [{"samplerate": 96000}, {"samplerate": 48000, "channels": 3}]
-    for options in wrong:
-        with pytest.raises(UsageError, match="44100 to 48000 Hz"):
-            batch.lane(**options)
+    with pytest.raises(UsageError, match="44100 to 48000 Hz"):
+        batch.lane(samplerate=96000)
+    with pytest.raises(UsageError, match="1 or 2 channels, not 3"):
+        batch.lane(samplerate=48000, channels=3)
 
 
 @pytest.mark.skipif(registry.find("unet") is None, reason="the model is not there")
