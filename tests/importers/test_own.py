@@ -85,10 +85,11 @@ h = "h_next"
 )
 
 
-def test_a_mask_of_magnitudes_with_a_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rate", "n_fft"), [(44100, 512), (48000, 576)])
+def test_a_mask_of_magnitudes_with_a_state(tmp_path: Path, rate: int, n_fft: int) -> None:
     entry = bring(smoother(tmp_path / "net.onnx"), SMOOTHER)
     assert entry.name == "mine"
-    separator = load_separator("mine", samplerate=48000)
+    separator = load_separator("mine", samplerate=rate)
     assert separator.info.latency == 128
     signal = noise(128 * 60)
     stems = run(separator, signal)
@@ -96,14 +97,14 @@ def test_a_mask_of_magnitudes_with_a_state(tmp_path: Path) -> None:
     from realtime_sep.dsp.stft import Analysis, Synthesis
     from realtime_sep.types import Geometry
 
-    geometry = Geometry(512, 256, 128)
+    geometry = Geometry(n_fft, 256, 128)
     analysis, synthesis = Analysis(geometry, 2), Synthesis(geometry, 2)
     state = np.zeros(200)
     expected = np.zeros_like(signal)
     for start in range(0, len(signal), 128):
         spectrum = analysis.process(signal[start : start + 128])
         state = 0.5 * state + 0.5 * np.abs(spectrum[:, :200]).mean(axis=0)
-        mask = np.zeros(BINS, np.float32)
+        mask = np.zeros(geometry.bins, np.float32)
         mask[:200] = 1 / (1 + np.exp(-state))
         synthesis.process(spectrum * mask, expected[start : start + 128])
     np.testing.assert_allclose(stems[0], expected, atol=1e-5)
