@@ -11,8 +11,12 @@ import pytest
 from realtime_sep.types import Float32
 
 
+#: Before, the invented song has so little voice that without it, it sounds alike.
+SUNG_S = 8
+
+
 def a_song(data: Path, seconds: float) -> tuple[Float32, int]:
-    """Its beginning, below full scale so that the limiter has nothing to do; and its rate."""
+    """A stretch of it, below full scale so that the limiter has nothing to do; and its rate."""
     path = data / "eval" / "musdb18_Music_Delta_80s_Rock" / "mixture.flac"
     if path.exists():
         import soundfile
@@ -27,6 +31,7 @@ def a_song(data: Path, seconds: float) -> tuple[Float32, int]:
         finally:
             sys.path.pop(0)
         made = render_song()
-        audio, samplerate = made.mix, made.samplerate
+        samplerate = made.samplerate
+        audio = made.mix[SUNG_S * samplerate :]
     audio = np.ascontiguousarray(audio[: round(seconds * samplerate)], np.float32)
     return audio * np.float32(0.5 / np.abs(audio).max()), samplerate
