@@ -10,7 +10,6 @@ import pytest
 
 from realtime_sep.types import Float32
 
-
 #: Before, the invented song has so little voice that without it, it sounds alike.
 SUNG_S = 8
 
