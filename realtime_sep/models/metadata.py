@@ -102,13 +102,18 @@ class ModelMetadata:
         """The same at another rate: a bin stays as many hertz wide as the network learned.
 
         Hop and synthesis stay as many samples long, so the delay in samples is that of every rate.
-        The analysis length is rounded to a multiple of 64, which is quick to transform and, from
-        1024 samples on, within 3 % of the true one.
         """
-        n_fft = 64 * round(self.n_fft * samplerate / self.sample_rates[0] / 64)
-        if samplerate == self.sample_rates[0] or n_fft < self.synthesis:
-            return self.geometry
-        return replace(self.geometry, n_fft=n_fft)
+        n_fft = self.n_fft_at(samplerate)
+        return self.geometry if n_fft < self.synthesis else replace(self.geometry, n_fft=n_fft)
+
+    def n_fft_at(self, samplerate: int) -> int:
+        """Analysis length at which a bin is as many hertz wide as at the first of the rates.
+
+        At others it is rounded to a multiple of 64, which is quick to transform and, from 1024
+        samples on, within 3 % of the true one.
+        """
+        base = self.sample_rates[0]
+        return self.n_fft if samplerate == base else 64 * round(self.n_fft * samplerate / base / 64)
 
     @property
     def all_stems(self) -> tuple[str, ...]:

@@ -174,17 +174,14 @@ def scaled(metadata: ModelMetadata, samplerate: int) -> tuple[int, int]:
     """The transform of a window model at another rate: `(n_fft, net hop)`, in samples.
 
     The network learned what a frame of so many milliseconds and a bin of so many hertz look like.
-    So at another rate the transform is scaled, and no resampler is needed; lengths are rounded to
-    multiples of 64 (error below 2 %), which keeps them quick to transform.
+    So at another rate the transform is scaled (`ModelMetadata.n_fft_at`), and no resampler is
+    needed.
 
     Raises:
         UsageError: a rate at which the network's bins reach beyond half the rate.
     """
     base = metadata.sample_rates[0]
-    if samplerate == base:
-        return metadata.n_fft, metadata.hop
-    unit = round(metadata.n_fft * samplerate / base / 64)
-    n_fft = 64 * unit
+    n_fft = metadata.n_fft_at(samplerate)
     if metadata.bins > n_fft // 2 + 1:
         lowest = 2 * (metadata.bins - 1) * base // metadata.n_fft
         raise UsageError(
