@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +35,24 @@ def a_song(data: Path, seconds: float) -> tuple[Float32, int]:
         audio = made.mix[SUNG_S * samplerate :]
     audio = np.ascontiguousarray(audio[: round(seconds * samplerate)], np.float32)
     return audio * np.float32(0.5 / np.abs(audio).max()), samplerate
+
+
+def found(
+    recorded: Float32, expected: Float32, piece: int
+) -> Iterator[tuple[Float32, Float32, float]]:
+    """Each piece of `expected`: where `recorded` is most like it, itself, and how like.
+
+    A server that runs dry repeats or leaves out some frames, so pieces may be shifted.  Likeness is
+    correlation, by the loudness of the place: a similar but louder place is not the one.
+    """
+    size = 1 << (len(recorded) + piece).bit_length()
+    spectrum = np.fft.rfft(recorded.sum(axis=1), size)
+    powers = np.cumsum(np.pad(recorded.sum(axis=1, dtype=np.float64) ** 2, (1, 0)))
+    loudness = np.sqrt(powers[piece:-1] - powers[: -piece - 1] + 1e-6)
+    for start in range(0, len(expected) - piece + 1, piece):
+        part = expected[start : start + piece]
+        fit = np.fft.irfft(spectrum * np.conj(np.fft.rfft(part.sum(axis=1), size)))
+        place = int(np.argmax(fit[: len(recorded) - piece] / loudness))
+        heard = recorded[place : place + piece]
+        norm = float(np.linalg.norm(heard) * np.linalg.norm(part)) or 1.0
+        yield heard, part, float(np.vdot(heard, part)) / norm

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio_servers import PipeWireServer, PulseServer, Server, need, need_portaudio, python, until
-from songs import a_song
+from songs import a_song, found
 
 from realtime_sep.errors import DeviceError, UsageError
 from realtime_sep.io import pulse
@@ -80,16 +80,9 @@ def likeness(recorded: Float32, expected: Float32, piece: int = RATE // 2) -> tu
     Returns:
         Median correlation of the pieces, and the part of all samples that are equal to the bit.
     """
-    size = 1 << (len(recorded) + piece).bit_length()
-    spectrum = np.fft.rfft(recorded.sum(axis=1), size)
     alike, equal = [], 0
-    for start in range(0, len(expected) - piece + 1, piece):
-        part = expected[start : start + piece]
-        fit = np.fft.irfft(spectrum * np.conj(np.fft.rfft(part.sum(axis=1), size)))
-        place = int(np.argmax(fit[: len(recorded) - piece]))
-        heard = recorded[place : place + piece]
-        norm = float(np.linalg.norm(heard) * np.linalg.norm(part)) or 1.0
-        alike.append(float(np.vdot(heard, part)) / norm)
+    for heard, part, fit in found(recorded, expected, piece):
+        alike.append(fit)
         equal += np.count_nonzero((heard == part).all(axis=1))
     return float(np.median(alike)), equal / (len(alike) * piece)
 

@@ -26,7 +26,7 @@ from audio_servers import (
     need_portaudio,
     until,
 )
-from songs import a_song
+from songs import a_song, found
 
 from realtime_sep.cli import main
 from realtime_sep.errors import DeviceError, UsageError
@@ -220,17 +220,7 @@ def record(monitor: str, audio: Float32, directory: Path, name: str, route_: Com
 
 def likeness(recorded: Float32, expected: Float32, piece: int = RATE // 4) -> float:
     """Median correlation of pieces, each where it fits best: servers that run dry shift them."""
-    size = 1 << (len(recorded) + piece).bit_length()
-    spectrum = np.fft.rfft(recorded.sum(axis=1), size)
-    alike = []
-    for start in range(0, len(expected) - piece + 1, piece):
-        part = expected[start : start + piece]
-        fit = np.fft.irfft(spectrum * np.conj(np.fft.rfft(part.sum(axis=1), size)))
-        place = int(np.argmax(fit[: len(recorded) - piece]))
-        heard = recorded[place : place + piece]
-        norm = float(np.linalg.norm(heard) * np.linalg.norm(part)) or 1.0
-        alike.append(float(np.vdot(heard, part)) / norm)
-    return float(np.median(alike))
+    return float(np.median([alike for _, _, alike in found(recorded, expected, piece)]))
 
 
 @pytest.mark.parametrize(
