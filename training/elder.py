@@ -12,6 +12,10 @@ hops as they lie back.  The lower levels have few columns at all.
 
 The lowest level, whose weights are half of all, and the layer above it are thinner than they were:
 `training.fitting` finds what is principal, in music, of what they pass on.
+
+Where that is still too much, the network is run at every second hop (`pace`) and its mask held, and
+the two dearest layers are made narrower likewise.  Where even one such hop would be too long, the
+way down is made in one hop and the way up in the next (`late`).
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ from training.networks import Geometry, RunningLevel, State, cast, constant
 CHANNELS = (2, 16, 32, 64, 128, 256, 512)  # of the input and of the six levels
 # What is kept of 512 channels each: of the lowest level, and of what the second layer up is given.
 LOWEST, THIN = 192, 160
+# Of the outputs of the layers down to the fourth and the fifth level, 128 and 256 channels, what is
+# kept where the network has to be cheap.
+NARROW = {3: 80, 4: 128}
 LEVELS = len(CHANNELS) - 1
 LINES = 512  # at intervals of 10.8 Hz, up to 5.5 kHz: the octave above is worth 0.05 dB
 TAPS = 16
@@ -97,19 +104,33 @@ class Affine(nn.Module):
 
 
 class Elder(nn.Module):
-    """Ratio mask of the vocals from 0 to 1 for each bin of left and right."""
+    """Ratio mask of the vocals from 0 to 1 for each bin of left and right.
+
+    One is made every `pace` hops, and heard from `late` hops on until the next one is.
+    """
 
     turn: Tensor
 
     def __init__(
-        self, geometry: Geometry | None = None, lowest: int = LOWEST, thin: int = THIN
+        self,
+        geometry: Geometry | None = None,
+        lowest: int = LOWEST,
+        thin: int = THIN,
+        pace: int = 1,
+        late: int = 0,
     ) -> None:
         super().__init__()
         geometry = geometry or Geometry()
-        self.every = COLUMN // geometry.hop  # hops between the columns of the input
+        self.pace, self.late = pace, late
+        self.every = COLUMN // (geometry.hop * pace)  # masks between the columns of the input
         self.level = RunningLevel(geometry.hop)
         self.register_buffer("turn", half_way(geometry), persistent=False)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 5, 2) for a, b in pairwise(CHANNELS[:-1]))
+        self.widen = nn.ModuleDict()
+        if pace > 1:
+            for k, rank in NARROW.items():
+                self.down[k] = nn.Conv2d(CHANNELS[k], rank, 5, 2)
+                self.widen[str(k)] = nn.Conv2d(rank, CHANNELS[k + 1], 1, bias=False)
         # The lowest level has one column, of two: no other tap would meet anything.
         self.down.append(nn.Conv2d(CHANNELS[-2], lowest, (2, 5), (1, 2)))
         self.down_affine = nn.ModuleList(Affine(width) for width in CHANNELS[1:-1])
@@ -130,7 +151,7 @@ class Elder(nn.Module):
                 self.register_buffer(f"usual_{k}", torch.zeros(width, 1, LINES >> k))
 
     def history(self, level: int) -> int:
-        """Hops that a level's history goes back."""
+        """Masks that a level's history goes back."""
         return (SEEN[level] - FRESH[level]) * (self.every << level)
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -139,6 +160,9 @@ class Elder(nn.Module):
         for k, width in enumerate(CHANNELS[:-1]):
             if self.history(k):
                 shapes[f"state_past_{k}"] = (width, self.history(k), LINES >> k)
+        if self.pace > 1:
+            # Hops since a mask was begun, modulo the pace; and the mask that was made last.
+            shapes |= {"state_turn": (1,), "state_mask": (2, LINES // 2)}
         return shapes
 
     def initial_state(self, batch: int) -> State:
@@ -160,6 +184,7 @@ class Elder(nn.Module):
             columns = self._with_past(k, x, frames, states)
             single = k == LEVELS - 1
             x = conv(F.pad(columns, (1, 2) if single else (1, 2, 1 - SEEN[k] % 2, 2)))
+            x = self.widen[str(k)](x) if str(k) in self.widen else x
         for k, conv in enumerate(self.up):
             # Tap t of column i leads to column 2i + t - 1, and of these some are not to be.
             y = conv(self.thin(x) if k == 1 else x)[..., 1:-2]
@@ -204,12 +229,24 @@ class Elder(nn.Module):
     def ratios(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
         """Masks `[batch, 2, frames, bins]` for spectra `[batch, 2, frames, bins, 2]`; states."""
         states = dict(zip(self.state_shapes(), state, strict=True))
-        (bins,) = constant(spec.shape[3:4])
+        frames, bins = constant(spec.shape[2:4])
+        # All of a batch are in step, which in a stream they need not be.
+        turn = int(states["state_turn"][0, 0]) if self.pace > 1 else 0
+        first = -turn % self.pace
         with torch.autocast(spec.device.type, enabled=False):
             power = spec.square().sum(-1).mean((1, 3))
             level, states["state_level"] = self.level(power, states["state_level"])
-            lines = between(spec, self.turn, LINES) * (LOUDNESS / level[:, None, :, None])
-        mask = torch.sigmoid(self.mask(lines, states).float())[..., ::2]
+            mask = spec.new_zeros(len(spec), 2, 0, LINES // 2)
+            if first < frames:
+                due, level = (x[:, :, first :: self.pace] for x in (spec, level[:, None, :, None]))
+                lines = between(due, self.turn, LINES) * (LOUDNESS / level)
+                mask = torch.sigmoid(self.mask(lines, states).float())[..., ::2]
+        if self.pace > 1:
+            made = torch.cat([states["state_mask"][:, :, None], mask], 2)
+            heard = torch.arange(frames, device=spec.device) - self.late - first
+            mask = made[:, :, heard.div(self.pace, rounding_mode="floor") + 1]
+            states["state_mask"] = made[:, :, -1]
+            states["state_turn"] = (states["state_turn"] + frames) % self.pace
         # Above 5.5 kHz the network is blind: the mean mask of the octave below goes on there.
         top = mask[..., LINES // 4 :].mean(-1, keepdim=True)
         mask = torch.cat([mask, top.expand(-1, -1, -1, bins - LINES // 2)], -1)
@@ -217,11 +254,17 @@ class Elder(nn.Module):
 
 
 @torch.no_grad()
-def take_over(network: Elder, teacher: nn.Module, bases: list[tuple[Tensor, Tensor]]) -> None:
+def take_over(
+    network: Elder,
+    teacher: nn.Module,
+    bases: list[tuple[Tensor, Tensor]],
+    axes: dict[int, Tensor],
+) -> None:
     """Take over the weights of a Spleeter network (`teacher.Teacher.networks[0]`).
 
     `bases`: of the two layers that become thinner, matrices `[512, thin]` and `[thin, 512]` whose
-    product leaves of their inputs what counts.
+    product leaves of their inputs what counts.  `axes`: of those that become narrower, orthonormal
+    ones that count of their outputs, `[outputs, rank]`.
     """
 
     (into, back), (into_thin, back_thin) = bases
@@ -230,6 +273,9 @@ def take_over(network: Elder, teacher: nn.Module, bases: list[tuple[Tensor, Tens
         weight, bias = source.weight, source.bias
         if k == LEVELS - 1:
             weight, bias = torch.einsum("oitf,or->ritf", weight[:, :, 1:3], into), bias @ into
+        if str(k) in network.widen:
+            weight, bias = torch.einsum("oitf,or->ritf", weight, axes[k]), bias @ axes[k]
+            network.widen[str(k)].weight.copy_(axes[k][..., None, None])
         conv.weight.copy_(weight)
         conv.bias.copy_(bias)
         if k < len(network.down_affine):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from training.elder import LEVELS, LINES, LOUDNESS, SEEN, TAPS, Elder
 from training.networks import constant
 from training.nodes import Conv, ConvTranspose
+from training.sometimes import Sometimes
 
 States = dict[str, Tensor]
 
@@ -33,6 +34,7 @@ class WholeStep(nn.Module):
     def __init__(self, elder: Elder) -> None:
         super().__init__()
         self.elder = elder
+        self.histories = [name for name in self.state_shapes() if name.startswith("past")]
         self.register_buffer("first", parted(elder.down[0].weight))
         self.up = nn.ParameterList()
         for k, conv in enumerate(elder.up):
@@ -54,6 +56,8 @@ class WholeStep(nn.Module):
         shapes = self.elder.state_shapes()
         del shapes["state_level"]
         shapes["state_past_0"] = (4, self.elder.history(0), LINES // 2)
+        if self.elder.pace > 1:
+            shapes["state_mask"] = (2, 1, LINES // 2)
         return {key.removeprefix("state_"): shape for key, shape in shapes.items()}
 
     def forward(self, planes: Tensor, scale: Tensor, states: States) -> Tensor:
@@ -62,20 +66,31 @@ class WholeStep(nn.Module):
         `planes` `[batch, 2, 2, bins]`; `scale` `[batch, 1, 1, 1]` makes the magnitudes those of the
         usual loudness; `states`, without the "elder", are replaced by the next ones.
         """
+        return extended(self.ascend(self.descend(planes, scale, states)), planes)
+
+    def descend(self, planes: Tensor, scale: Tensor, states: States) -> list[Tensor]:
+        """The newest columns of every level but that of the input."""
         elder = self.elder
         x = between(planes, elder.turn, LINES // 2) * scale
-        skips = []
+        levels = []
         for k, conv in enumerate(elder.down):
             if k:
-                skips.append(x)
                 x = F.leaky_relu(elder.down_affine[k - 1](x), 0.2)
             if elder.history(k):
                 x = self._with_past(k, x, states)
             if k == LEVELS - 1:
                 x = Conv.apply(x, conv.weight, conv.bias, (1, 2), (0, 1), (0, 2))
-                break
-            weight, lines = (conv.weight, 2) if k else (self.first, 1)
-            x = Conv.apply(x, weight, conv.bias, (2, lines), (1 - SEEN[k] % 2, 1), (2, lines))
+            else:
+                weight, lines = (conv.weight, 2) if k else (self.first, 1)
+                x = Conv.apply(x, weight, conv.bias, (2, lines), (1 - SEEN[k] % 2, 1), (2, lines))
+            x = elder.widen[str(k)](x) if str(k) in elder.widen else x
+            levels.append(x)
+        return levels
+
+    def ascend(self, levels: Sequence[Tensor]) -> Tensor:
+        """The mask `[batch, 2, 1, LINES // 2]` from what `descend` made."""
+        elder = self.elder
+        *skips, x = levels
         for k, conv in enumerate(elder.up[:-1]):
             if k == 1:
                 x = self._thinned(x)
@@ -93,8 +108,7 @@ class WholeStep(nn.Module):
         bias = torch.cat([elder.up[-1].bias] * 2)
         y = F.relu(Conv.apply(x, self.up[-1][0], bias, (1, 1), (0, 1), (0, 1)))
         y = elder.up_affine[-1](y)
-        mask = torch.sigmoid(Conv.apply(y, self.out, elder.out.bias, (1, 1), (0, 2), (0, 1)))
-        return extended(mask, planes)
+        return torch.sigmoid(Conv.apply(y, self.out, elder.out.bias, (1, 1), (0, 2), (0, 1)))
 
     def _with_past(self, k: int, x: Tensor, states: States) -> Tensor:
         """The columns of level `k` that the next one sees, of which `x` are the newest."""
@@ -113,6 +127,81 @@ class WholeStep(nn.Module):
         lines = x.shape[3]
         both = self.elder.thin.weight.flatten(1) @ x.reshape(-1, 2, width, lines)
         return both.reshape(-1, 2 * len(self.elder.thin.weight), 1, lines)
+
+
+class _Whole(nn.Module):
+    """All of a `WholeStep`: planes, scale, histories, mask → histories, mask."""
+
+    def __init__(self, step: WholeStep) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, planes: Tensor, scale: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+        states = dict(zip(self.step.histories, kept, strict=False))
+        levels = self.step.descend(planes, scale, states)
+        return *states.values(), self.step.ascend(levels)
+
+
+class _Descent(_Whole):
+    """Planes, scale, histories, levels → histories, levels."""
+
+    def forward(self, planes: Tensor, scale: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+        states = dict(zip(self.step.histories, kept, strict=False))
+        levels = self.step.descend(planes, scale, states)
+        return *states.values(), *levels
+
+
+class _Ascent(_Whole):
+    """Levels, mask → mask."""
+
+    def forward(self, *levels: Tensor) -> tuple[Tensor, ...]:
+        return (self.step.ascend(levels[:-1]),)
+
+
+class PacedStep(nn.Module):
+    """As `WholeStep`, of an elder that is not to make a mask with every hop.
+
+    Is it late, what its way down has made waits for the hop of its way up.
+    """
+
+    loudness = LOUDNESS
+
+    @torch.no_grad()
+    def __init__(self, elder: Elder) -> None:
+        super().__init__()
+        self.pace, self.late = elder.pace, elder.late
+        step = WholeStep(elder)
+        self.shapes = step.state_shapes()
+        self.histories = step.histories
+        self.waiting: list[str] = []
+        if not self.late:
+            self.parts = nn.ModuleList([Sometimes(_Whole(step), "elder")])
+            return
+        self.parts = nn.ModuleList(
+            [Sometimes(_Descent(step), "elder_down"), Sometimes(_Ascent(step), "elder_up")]
+        )
+        states = {name: torch.zeros(1, *self.shapes[name]) for name in self.histories}
+        planes, scale = torch.zeros(1, 2, 2, LINES), torch.zeros(1, 1, 1, 1)
+        for k, level in enumerate(step.descend(planes, scale, states)):
+            self.waiting.append(f"level_{k}")
+            self.shapes[self.waiting[-1]] = tuple(level.shape[1:])
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.shapes
+
+    def forward(self, planes: Tensor, scale: Tensor, states: States) -> Tensor:
+        """As that of `WholeStep`."""
+        turn = states["turn"]
+        now = (turn < 0.5).float()
+        states["turn"] = (turn + 1) * (turn < self.pace - 1.5).float()
+        kept = [*self.histories, *(self.waiting or ["mask"])]
+        made = self.parts[0](now, [planes, scale], [states[name] for name in kept])
+        states |= dict(zip(kept, made, strict=True))
+        if self.late:
+            now = ((turn - self.late).abs() < 0.5).float()
+            levels = [states[name] for name in self.waiting]
+            (states["mask"],) = self.parts[1](now, levels, [states["mask"]])
+        return extended(states["mask"], planes)
 
 
 def _reaching(weight: Tensor, inputs: int, outputs: Sequence[int]) -> Tensor:

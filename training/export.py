@@ -26,14 +26,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from training import sometimes
 from training.band import LICENCE as BAND_LICENCE
 from training.corpus import load
 from training.mix import SONGS
 from training.networks import Geometry, build, inherit
 from training.shards import SAMPLE_RATE, clips
 from training.spectra import Frames
-from training.spleeter import Causal
-from training.step import settle, step
+from training.step import step
 from training.stream import OnnxStream
 
 OPSET = 17
@@ -73,8 +73,6 @@ def load_weights(path: Path) -> tuple[str, nn.Module, Geometry, int]:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     network, geometry = build(stored["model"])
     inherit(network, {key: value.float() for key, value in stored["weights"].items()})
-    if isinstance(elder := getattr(network, "elder", None), Causal):
-        settle(elder)
     return stored["model"], network.eval(), geometry, stored["steps"]
 
 
@@ -102,7 +100,11 @@ def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
             do_constant_folding=False,  # the runtime does it: what it makes need not be stored
+            custom_opsets={sometimes.DOMAIN: 1},
         )
+    model = onnx.load(str(path))
+    sometimes.branch(model, module, OPSET)
+    onnx.save(model, str(path))
 
 
 def halve(source: Path, target: Path, lossless: bool = False) -> None:

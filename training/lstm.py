@@ -13,8 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks import SLOPE, Prior, RunningLevel, State, cast, scan
+from training.elder import Elder
+from training.networks import (
+    SLOPE,
+    Agreement,
+    Geometry,
+    Prior,
+    RunningLevel,
+    State,
+    cast,
+    scan,
+)
 
+BELIEF = 1.75  # logit of the part of the elder
 WITHIN = (0.02, 0.98)  # of the dictionary's mask, so that its odds stay finite
 
 
@@ -23,12 +34,18 @@ class RecurrentConfig:
     """`width` of what is remembered, `layers` of leaky memory below the gated recurrent unit.
 
     `detail` channels a band lead back from the memory, `local` are in the convolution that ends it.
+    What comes out is one of two opinions, where there is an `elder` (`training.elder`), which makes
+    a mask every `pace` hops; their mean is multiplied by how far they agree to the power of
+    `accord`.
     """
 
     width: int = 256
     layers: int = 2
     detail: int = 4
     local: int = 24
+    elder: bool = True
+    pace: int = 2
+    accord: float = 0.75
 
 
 class Memory(nn.Module):
@@ -88,10 +105,17 @@ class Recurrent(nn.Module):
     features = 3
     waves = False
 
-    def __init__(self, config: RecurrentConfig = RecurrentConfig(), hop: int = 512) -> None:
+    def __init__(
+        self, config: RecurrentConfig = RecurrentConfig(), geometry: Geometry | None = None
+    ) -> None:
         super().__init__()
+        geometry = geometry or Geometry()
         self.config = config
-        self.level = RunningLevel(hop)
+        if config.elder:
+            self.elder = Elder(geometry, pace=config.pace).requires_grad_(False)
+            self.agreement = Agreement(geometry.hop, config.accord)
+            self.belief = nn.Parameter(torch.full((geometry.bins,), BELIEF))
+        self.level = RunningLevel(geometry.hop)
         self.prior = Prior()
         bands = self.prior.averages.shape[1]
         self.embed = nn.Linear(self.features * bands, config.width)
@@ -111,17 +135,39 @@ class Recurrent(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {"state_level": RunningLevel.state_shape}
         for i in range(self.config.layers):
             shapes[f"state_memory_{i}"] = (self.config.width,)
-        return shapes | {"state_unit": (self.config.width,)}
+        shapes["state_unit"] = (self.config.width,)
+        if self.config.elder:
+            elder = self.elder.state_shapes()
+            shapes |= {key.replace("state", "state_elder"): elder[key] for key in elder}
+            shapes["state_agreement"] = Agreement.state_shape
+        return shapes
 
     def initial_state(self, batch: int) -> State:
         return [torch.zeros(batch, *shape) for shape in self.state_shapes().values()]
 
     def forward(self, spec: Tensor, state: State) -> tuple[Tensor, State]:
         """As `networks.UNet`."""
+        states = dict(zip(self.state_shapes(), state, strict=True))
+        voice, level = self.own(spec, states)
+        if not self.config.elder:
+            return voice, list(states.values())
+        names = [key for key in states if key.startswith("state_elder")]
+        mask, after = self.elder.ratios(spec, [states[key] for key in names])
+        states |= dict(zip(names, after, strict=True))
+        other = spec * mask[..., None]
+        blend = voice + torch.sigmoid(self.belief)[:, None] * (other - voice)
+        if not self.training:
+            name = "state_agreement"
+            gain, states[name] = self.agreement(voice, other, level, states[name])
+            blend = blend * gain[:, None, :, None, None]
+        return blend, list(states.values())
+
+    def own(self, spec: Tensor, states: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The vocals' spectra without the elder, and the level; `states` become the next ones."""
         left, right = spec.unbind(1)
         both = torch.stack([left + right, left - right], 1)  # mid and side, twice as loud
         power = both.square().sum(-1)  # [batch, 2, frames, bins]
-        level, level_state = self.level(power.mean((1, 3)) / 2, state[0])
+        level, states["state_level"] = self.level(power.mean((1, 3)) / 2, states["state_level"])
         with torch.no_grad(), torch.autocast(spec.device.type, enabled=False):
             loudness = (power / (2 * level[:, None, :, None]).square()) @ self.prior.averages
             share = self.prior.share(loudness.sum(1))
@@ -130,12 +176,9 @@ class Recurrent(nn.Module):
             own = torch.cat([root, share[:, None]], 1)  # [batch, features, frames, bands]
         own = cast(own)
         x = self.embed(own.transpose(1, 2).flatten(2))
-        after = [level_state]
-        for layer, before in zip(self.layers, state[1:-1], strict=True):
-            x, memory = layer(x, before)
-            after.append(memory)
-        y, memory = self.unit(self.unit_norm(x), state[-1])
-        after.append(memory)
+        for i, layer in enumerate(self.layers):
+            x, states[f"state_memory_{i}"] = layer(x, states[f"state_memory_{i}"])
+        y, states["state_unit"] = self.unit(self.unit_norm(x), states["state_unit"])
         detail = self.detail(self.detail_norm(x + y.to(x.dtype)))
         detail = detail.unflatten(-1, (self.config.detail, -1)).transpose(1, 2)
         local = F.leaky_relu(self.local(torch.cat([own, detail.to(own.dtype)], 1)), SLOPE)
@@ -143,4 +186,4 @@ class Recurrent(nn.Module):
         share = share[:, None].clamp(*WITHIN)
         mask = 2 * torch.sigmoid(self.out(local).float() + torch.log(share / (2 - share)))
         mid, side = (both * self.prior.widened(mask)[..., None] / 2).unbind(1)
-        return torch.stack([mid + side, mid - side], 1), after
+        return torch.stack([mid + side, mid - side], 1), level

@@ -235,9 +235,9 @@ class UNetConfig:
 
     `blocks` with memory are at the bottom, and one more on each of the `upper` levels.  With a
     `prior`, the dictionary's mask is one more feature of every bin, and a part of the output.  With
-    an `elder`, so is the mask of Spleeter's network: made causal ("causal", `training.spleeter`) or
-    as it is ("whole", `training.elder`).  What both say is multiplied by how far they agree to the
-    power of `accord`.
+    an `elder`, so is the mask of Spleeter's network, made every `pace` hops and heard `late` hops
+    on (`training.elder`).  What both say is multiplied by how far they agree to the power of
+    `accord`.
     """
 
     patches: tuple[tuple[int, int, int], ...] = ((0, 512, 4), (512, 1024, 16))
@@ -245,13 +245,15 @@ class UNetConfig:
     blocks: int = 3
     upper: tuple[int, ...] = ()
     prior: bool = False
-    elder: str = ""
+    elder: bool = False
     accord: float = 0.0
+    pace: int = 1
+    late: int = 0
 
     @property
     def features(self) -> int:
         """Per bin, of the input."""
-        return 6 + self.prior + bool(self.elder)
+        return 6 + self.prior + self.elder
 
     @property
     def positions(self) -> int:
@@ -309,6 +311,32 @@ class Kept(NamedTuple):
     skips: list[Tensor]
 
 
+class Agreement(nn.Module):
+    """How far two opinions on the voice agree, 0 to 1.
+
+    Where there is a voice they do, and each errs in its own way where there is none.  It is the
+    ratio of the magnitudes' product to the power of their mean, each a running one, to the power of
+    `accord`.
+    """
+
+    state_shape = (2,)
+
+    def __init__(self, hop: int, accord: float) -> None:
+        super().__init__()
+        self.rate, self.accord = hop / AGREEING, accord
+
+    def forward(
+        self, one: Tensor, other: Tensor, level: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Spectra `[batch, 2, frames, bins, 2]`, level `[batch, frames]` → `[batch, frames]`."""
+        one, other = (
+            torch.sqrt(x.square().sum(-1) + 1e-20) / level[:, None, :, None] for x in (one, other)
+        )
+        both = torch.stack([one * other, ((one + other) / 2).square()], -1).sum((1, 3)) + AGREED
+        line = scan(both.new_full(both.shape, self.rate), both, state)
+        return (line[..., 0] / line[..., 1]) ** self.accord, line[:, -1]
+
+
 class UNet(nn.Module):
     """Causal U-Net over frequency with gated linear recurrences at the bottom.
 
@@ -324,11 +352,9 @@ class UNet(nn.Module):
         self.config = config
         if config.elder:
             from training.elder import Elder
-            from training.spleeter import Causal
 
-            kinds = {"causal": Causal, "whole": Elder}
-            self.elder = kinds[config.elder](geometry).requires_grad_(False)
-            self.agreeing = geometry.hop / AGREEING if config.accord else 0.0
+            self.elder = Elder(geometry, pace=config.pace, late=config.late).requires_grad_(False)
+            self.agreement = Agreement(geometry.hop, config.accord) if config.accord else None
             self.belief = nn.Parameter(torch.zeros(geometry.bins))  # logit of the elder's part
             self.gate = nn.ModuleList(
                 nn.Linear(config.channels[0], size) for _, _, size in config.patches
@@ -382,8 +408,8 @@ class UNet(nn.Module):
         if self.config.elder:
             elder = self.elder.state_shapes()
             shapes |= {key.replace("state", "state_elder"): elder[key] for key in elder}
-            if self.agreeing:
-                shapes["state_agreement"] = (2,)
+            if self.agreement is not None:
+                shapes["state_agreement"] = Agreement.state_shape
         return shapes
 
     def initial_state(self, batch: int) -> State:
@@ -488,34 +514,18 @@ class UNet(nn.Module):
         part = torch.sigmoid(self.belief + moves)[:, None, ..., None]
         other = kept.spec * kept.elder[..., None]
         blend = voice + part * (other - voice)
-        if not self.agreeing or self.training:  # it is to learn what it would say by itself
+        if self.agreement is None or self.training:  # it is to learn what it would say by itself
             return blend, None
         gain, states["state_agreement"] = self.agreement(
             voice, other, kept.level, states["state_agreement"]
         )
         return blend * gain[:, None, :, None, None], gain
 
-    def agreement(
-        self, one: Tensor, other: Tensor, level: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """How far two opinions on the voice agree, `[batch, frames]`, 0 to 1; the next state.
 
-        Where there is a voice they do, and each errs in its own way where there is none.  It is the
-        ratio of the magnitudes' product to the power of their mean, each a running one, to the
-        power of `accord`.
-        """
-        one, other = (
-            torch.sqrt(x.square().sum(-1) + 1e-20) / level[:, None, :, None] for x in (one, other)
-        )
-        both = torch.stack([one * other, ((one + other) / 2).square()], -1).sum((1, 3)) + AGREED
-        line = scan(both.new_full(both.shape, self.agreeing), both, state)
-        return (line[..., 0] / line[..., 1]) ** self.config.accord, line[:, -1]
-
-
-CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder="whole", accord=0.5)
+CONFIG = UNetConfig(blocks=4, upper=(2,), prior=True, elder=True, accord=0.5)
 MODELS = {
     "unet": (CONFIG, Geometry()),
-    "unet-live": (replace(CONFIG, elder="causal", accord=0), Geometry(synthesis=512, hop=256)),
+    "unet-live": (replace(CONFIG, accord=0.35, pace=2, late=1), Geometry(synthesis=512, hop=256)),
 }
 
 
@@ -526,10 +536,6 @@ def build(name: str) -> tuple[nn.Module, Geometry]:
         from training.lstm import Recurrent
 
         return Recurrent(), Geometry()
-    if name == "causal":
-        from training.spleeter import Causal
-
-        return Causal(), Geometry()
     if name == "hybrid":
         from training.hybrid import Hybrid
 
@@ -568,17 +574,18 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
         weights["trust"] = torch.zeros_like(network.trust)
         weights |= {f"prior.{key}": value for key, value in network.prior.state_dict().items()}
     if getattr(config, "elder", False) and "belief" not in weights:
-        for i, (_, _, size) in enumerate(config.patches):
+        for i, (_, _, size) in enumerate(getattr(config, "patches", ())):
             _new_feature(weights, i, size, config.features - 1)
         fresh = network.state_dict()
-        for key in fresh:  # the elder's own weights are for `training.spleeter grow` to put in
+        for key in fresh:  # the elder's own weights are for `training.fitting` to put in
             if key.startswith(("elder.", "gate.")) or key == "belief":
                 weights[key] = fresh[key]
-    if getattr(config, "elder", "") == "whole" and "elder.thin.weight" not in weights:
-        # It had one made causal: the whole one is for `training.fitting whole` to put in.
+    if getattr(config, "elder", False):
         own = {f"elder.{key}": value for key, value in network.elder.state_dict().items()}
-        weights = {key: value for key, value in weights.items() if not key.startswith("elder.")}
-        weights |= own
+        if any(key not in weights or weights[key].shape != own[key].shape for key in own):
+            # It had another, with another pace: this one is for `training.fitting` to put in.
+            weights = {key: value for key, value in weights.items() if not key.startswith("elder.")}
+            weights |= own
     missing, unexpected = network.load_state_dict(weights, strict=False)
     for name, part in network.named_modules():
         if isinstance(part, Block):

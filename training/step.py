@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.elder_step import WholeStep, between, extended, parted
+from training.elder import Elder
+from training.elder_step import PacedStep, WholeStep
+from training.lstm import Recurrent
 from training.networks import (
     AGREED,
     FAST_HEADROOM,
     LEVEL_FLOOR,
     SLOPE,
+    Agreement,
     Block,
     Kept,
     Prior,
@@ -27,14 +30,10 @@ from training.networks import (
     UNet,
     constant,
 )
-from training.nodes import Conv, ConvTranspose
-from training.spleeter import BINS, LOUDNESS, Causal, Past
 
 Shapes = dict[str, tuple[int, ...]]
 States = dict[str, Tensor]
 ELDER = "state_elder_"
-# Of the largest singular value: what half precision and what single leaves of noughts.
-HALF_NOISE, NOISE = 3e-3, 1e-5
 
 
 class Step(nn.Module):
@@ -60,7 +59,30 @@ class Step(nn.Module):
 
 def step(network: nn.Module) -> Step:
     """The step of a network."""
-    return UNetStep(network) if isinstance(network, UNet) else Step(network)
+    if isinstance(network, UNet):
+        return UNetStep(network)
+    if isinstance(network, Recurrent) and network.config.elder:
+        return RecurrentStep(network)
+    return Step(network)
+
+
+def elder_step(elder: Elder) -> WholeStep | PacedStep:
+    """The step of an elder."""
+    return PacedStep(elder) if elder.pace > 1 else WholeStep(elder)
+
+
+def with_elder(shapes: Shapes, elder: nn.Module) -> Shapes:
+    """Those of a network's states, of which the elder's step has others."""
+    shapes = {key: shape for key, shape in shapes.items() if not key.startswith(ELDER)}
+    return shapes | {f"{ELDER}{key}": shape for key, shape in elder.state_shapes().items()}
+
+
+def heard(elder: nn.Module, planes: Tensor, level: Tensor, states: States) -> Tensor:
+    """An elder's mask `[batch, 2, bins]`, of music of a level `[batch, 1]`."""
+    own = {key.removeprefix(ELDER): states[key] for key in states if key.startswith(ELDER)}
+    mask = elder(planes, (elder.loudness / level)[..., None, None], own)
+    states |= {f"{ELDER}{key}": value for key, value in own.items()}
+    return mask
 
 
 class LevelStep(nn.Module):
@@ -78,159 +100,6 @@ class LevelStep(nn.Module):
         state = state * self.keep + (power * self.gain + self.rise)
         slow, weight, fast = state.split(1, -1)
         return torch.sqrt(torch.maximum(slow / weight, fast / FAST_HEADROOM) + LEVEL_FLOOR), state
-
-
-class PastStep(nn.Module):
-    """As `Past`, of one frame.
-
-    The state `[batch, delays * width, 1, bands]` holds the averages divided by their rates.  What
-    follows is given the newest column and the *next* state, from both of which it could tell the
-    one before: `weights` are those that do.
-    """
-
-    rates: Tensor
-
-    def __init__(self, past: Past, copies: int = 1) -> None:
-        super().__init__()
-        self.count = len(past.rates) // past.width
-        self.register_buffer("rates", past.rates.repeat_interleave(copies, 0)[..., None])
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`x` `[batch, width, 1, bands]` → the same with the state below it; the next state."""
-        now = torch.cat([x] * self.count, 1) if self.count > 1 else x
-        state = state * (1 - self.rates) + now
-        return torch.cat([x, state], 1), state
-
-    def weights(self, weight: Tensor, inputs: int = 1) -> Tensor:
-        """Those of a convolution of `Past`'s output, whose axis of inputs is named."""
-        width = len(self.rates) // self.count
-        now, *past = weight.transpose(0, inputs).split(width)
-        rates = (self.rates[::width, 0, 0] / (1 - self.rates[::width, 0, 0])).tolist()
-        past = [part * rate for part, rate in zip(past, rates, strict=True)]
-        return torch.cat([now - sum(past), *past]).transpose(0, inputs)
-
-
-def _singular(weight: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Singular vectors and values of `weight.flatten(1)`; None where its rank is too high."""
-    rows = weight.flatten(1)
-    left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
-    rank = int((sizes > noise * sizes[0]).sum())
-    if rank * sum(rows.shape) > 0.9 * rows.numel():
-        return None
-    return left[:, :rank], sizes[:rank], right[:rank]
-
-
-@torch.no_grad()
-def settle(elder: Causal) -> None:
-    """Where weights are of low rank but for rounding (`fitting thin`), make them exactly so."""
-    for conv in (*elder.down, *elder.up):
-        if (found := _singular(conv.weight, HALF_NOISE)) is not None:
-            left, sizes, right = found
-            conv.weight.copy_((left * sizes @ right).view_as(conv.weight))
-
-
-def factors(weight: Tensor, inputs: int) -> tuple[Tensor, Tensor] | None:
-    """A kernel of low rank as a thinner one and a matrix; None where that would be no cheaper.
-
-    `weight` `[a, b, 1, taps]`, of which the axis named is that of the `inputs`: the matrix follows
-    a convolution (1), and comes before a transposed one (0).
-    """
-    if (found := _singular(weight, NOISE)) is None:
-        return None
-    left, sizes, right = found
-    kernel = (sizes[:, None] * right).view(-1, *weight.shape[1:])
-    matrix = left if inputs else left.T
-    return kernel.contiguous(), matrix[..., None, None].contiguous()
-
-
-class ElderStep(nn.Module):
-    """As `spleeter.Causal`, of one frame; the level comes from outside.
-
-    Of its bins, those half-way between the spectrum's (odd ones) are channels of their own, and on
-    the last level the only ones computed: no mask depends on the others.
-    """
-
-    loudness = LOUDNESS
-
-    def __init__(self, elder: Causal) -> None:
-        super().__init__()
-        self.elder = elder
-        self.past_down = nn.ModuleList(
-            PastStep(past, 1 if k else 2) for k, past in enumerate(elder.past_down)
-        )
-        self.past_up = nn.ModuleList(map(PastStep, elder.past_up))
-        self.past_out = PastStep(elder.past_out)
-        self.register_buffer("first", parted(elder.down[0].weight))
-        self.register_buffer("top", elder.up[-1].weight[:, 0, 0, ::2].flip(-1).T.contiguous())
-        self.thin_down = [
-            factors(past.weights(conv.weight), 1) if k else None
-            for k, (conv, past) in enumerate(zip(elder.down, self.past_down, strict=True))
-        ]
-        self.thin_up = [
-            factors(past.weights(conv.weight, 0), 0)
-            for conv, past in zip(elder.up, self.past_up, strict=True)
-        ]
-
-    def state_shapes(self) -> Shapes:
-        shapes = {}
-        for k, past in enumerate(self.past_down):
-            shapes[f"down_{k}"] = (len(past.rates), 1, BINS >> max(k, 1))
-        for k, past in enumerate(self.past_up):
-            shapes[f"up_{k}"] = (len(past.rates), 1, BINS >> len(self.past_up) - k)
-        return shapes | {"out": (1, 1, BINS // 2)}
-
-    def forward(self, planes: Tensor, scale: Tensor, states: States) -> Tensor:
-        """Masks `[batch, 2, bins]` of left and right, whose real and imaginary `planes` are given.
-
-        `planes` `[batch, 2, 2, bins]`; `scale` `[batch, 1, 1, 1]` makes the magnitudes those of the
-        usual loudness; `states`, without the "elder", are replaced by the next ones.
-        """
-        elder = self.elder
-        x = between(planes, elder.turn, BINS // 2) * scale
-        skips = []
-        for k, (conv, past) in enumerate(zip(elder.down, self.past_down, strict=True)):
-            x, states[f"down_{k}"] = past(x, states[f"down_{k}"])
-            stride = 2 if k else 1
-            if (thin := self.thin_down[k]) is not None:
-                kernel, matrix = thin
-                y = Conv.apply(
-                    x, kernel, torch.zeros(len(kernel)), (1, stride), (0, 1), (0, stride)
-                )
-                y = F.conv2d(y, matrix, conv.bias)
-            else:
-                weight = past.weights(conv.weight if k else self.first)
-                y = Conv.apply(x, weight, conv.bias, (1, stride), (0, 1), (0, stride))
-            if k < len(elder.down_affine):
-                skips.append(y)
-                x = F.leaky_relu(elder.down_affine[k](y), 0.2)
-        for k, (conv, past) in enumerate(zip(elder.up, self.past_up, strict=True)):
-            x, states[f"up_{k}"] = past(y, states[f"up_{k}"])
-            if skips:
-                if (thin := self.thin_up[k]) is not None:
-                    weight, matrix = thin
-                    x = F.conv2d(x, matrix)
-                else:
-                    weight = past.weights(conv.weight, 0)
-                y = ConvTranspose.apply(x, weight, conv.bias, 1, 2)
-                y = F.relu(y if k else y + elder.below_bias)
-                y = torch.cat([skips.pop(), elder.up_affine[k](y)], 1)
-        # A single channel is quicker as products, which are then added up shifted.
-        taps = past.weights(self.top)
-        products = taps @ x.reshape(-1, taps.shape[1], BINS // 2)
-        y = F.relu(
-            Conv.apply(
-                products.unsqueeze(2),
-                torch.eye(3)[None, :, None],
-                conv.bias,
-                (1, 1),
-                (0, 1),
-                (0, 1),
-            )
-        )
-        x, states["out"] = self.past_out(elder.up_affine[k](y), states["out"])
-        weight = self.past_out.weights(elder.out.weight)
-        mask = torch.sigmoid(Conv.apply(x, weight, elder.out.bias, (1, 1), (0, 2), (0, 1)))
-        return extended(mask, planes)
 
 
 def _block(block: Block, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,6 +137,26 @@ def _by_plane(weight: Tensor, size: int, order: Sequence[int]) -> Tensor:
     return weight.unflatten(1, (size, -1))[:, :, list(order)].transpose(1, 2).flatten(1)
 
 
+class AgreementStep(nn.Module):
+    """As `Agreement`, of one frame."""
+
+    def __init__(self, agreement: Agreement) -> None:
+        super().__init__()
+        self.rate, self.accord = agreement.rate, agreement.accord
+
+    def forward(
+        self, one: Tensor, other: Tensor, level: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Planes `[batch, 2, 2, bins]`, level `[batch, 1]` → `[batch, 1, 1, 1]`; the next state."""
+        powers = torch.stack([one, other]).square().sum(3) + 1e-20
+        one, other = torch.sqrt(powers).split(1)
+        both = torch.cat([one * other, ((one + other) / 2).square()]).sum((2, 3))
+        both = both.T / level.square() + AGREED
+        state = state + self.rate * (both - state)
+        product, mean = state.split(1, 1)
+        return ((product / mean) ** self.accord).reshape(-1, 1, 1, 1), state
+
+
 class UNetStep(Step):
     """One frame of a U-Net, or of a hybrid."""
 
@@ -280,8 +169,9 @@ class UNetStep(Step):
         config, (first, *_) = network.config, network.config.channels
         self.level = LevelStep(network.level)
         self.prior = PriorStep(network.prior) if config.prior else None
-        kinds = {"causal": ElderStep, "whole": WholeStep}
-        self.elder = kinds[config.elder](network.elder) if config.elder else None
+        self.elder = elder_step(network.elder) if config.elder else None
+        agreement = network.agreement if config.elder else None
+        self.agreement = None if agreement is None else AgreementStep(agreement)
         order = self.ORDER[: config.features]
         self.embed, self.out, self.out_bias = (nn.ParameterList() for _ in range(3))
         for i, (_, _, size) in enumerate(config.patches):
@@ -309,11 +199,7 @@ class UNetStep(Step):
 
     def state_shapes(self) -> Shapes:
         shapes = self.network.state_shapes()
-        if self.elder is None:
-            return shapes
-        shapes = {key: shape for key, shape in shapes.items() if not key.startswith(ELDER)}
-        own = self.elder.state_shapes()
-        return shapes | {f"{ELDER}{key}": shape for key, shape in own.items()}
+        return shapes if self.elder is None else with_elder(shapes, self.elder)
 
     def forward(self, spec: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         given = list(rest)
@@ -353,9 +239,7 @@ class UNetStep(Step):
             prior = self.prior(loudness.sum(1, keepdim=True))
             features.append(prior)
         if self.elder is not None:
-            own = {key.removeprefix(ELDER): states[key] for key in states if key.startswith(ELDER)}
-            elder = self.elder(planes, 2 * self.elder.loudness * inverse.unsqueeze(3), own)
-            states |= {f"{ELDER}{key}": value for key, value in own.items()}
+            elder = heard(self.elder, planes, level, states)
             features.append(elder.mean(1, keepdim=True))
         counts = [(end - start) // size for start, end, size in config.patches]
         sizes = [end - start for start, end, _ in config.patches]
@@ -437,22 +321,39 @@ class UNetStep(Step):
             part = torch.sigmoid(belief + network.belief).unsqueeze(1)
             other = kept.spec * kept.elder.unsqueeze(2)
             blend = voice + part * (other - voice)
-            if network.agreeing:
-                gain = self.agreement(voice, other, kept.level, states)
+            if self.agreement is not None:
+                name = "state_agreement"
+                gain, states[name] = self.agreement(voice, other, kept.level, states[name])
                 blend = blend * gain
             voice = blend
         return voice.reshape(-1, 2, bins).transpose(1, 2).reshape(-1, 1, 2, bins, 2), gain
 
-    def agreement(self, one: Tensor, other: Tensor, level: Tensor, states: States) -> Tensor:
-        """As `UNet.agreement`, of planes `[batch, 2, 2, bins]`: `[batch, 1, 1, 1]`."""
-        powers = torch.stack([one, other]).square().sum(3) + 1e-20
-        one, other = torch.sqrt(powers).split(1)
-        both = torch.cat([one * other, ((one + other) / 2).square()]).sum((2, 3))
-        both = both.T / level.square() + AGREED
-        name, rate = "state_agreement", self.network.agreeing
-        states[name] = states[name] + rate * (both - states[name])
-        product, mean = states[name].split(1, 1)
-        return ((product / mean) ** self.network.config.accord).reshape(-1, 1, 1, 1)
+
+class RecurrentStep(Step):
+    """One frame of a recurrent network that has an elder."""
+
+    def __init__(self, network: Recurrent) -> None:
+        super().__init__(network)
+        self.elder = elder_step(network.elder)
+        self.agreement = AgreementStep(network.agreement)
+
+    def state_shapes(self) -> Shapes:
+        return with_elder(self.network.state_shapes(), self.elder)
+
+    def forward(self, spec: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states = dict(zip(self.state_shapes(), rest, strict=True))
+        network = self.network
+        voice, level = network.own(spec.unsqueeze(2), states)
+        one, planes = _apart(voice.squeeze(2)), _apart(spec)
+        mask = heard(self.elder, planes, level, states)
+        other = planes * mask.unsqueeze(2)
+        part = torch.sigmoid(network.belief)
+        name = "state_agreement"
+        gain, states[name] = self.agreement(one, other, level, states[name])
+        blend = (one + part * (other - one)) * gain
+        (bins,) = constant(spec.shape[2:3])
+        stems = blend.transpose(2, 3).reshape(-1, 1, 2, bins, 2)
+        return stems, *states.values()
 
 
 def _apart(spec: Tensor) -> Tensor:

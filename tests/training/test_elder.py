@@ -17,7 +17,6 @@ from training.elder import LINES, Elder, between, take_over  # noqa: E402
 from training.fitting import principal  # noqa: E402
 from training.networks import Geometry, UNet, UNetConfig, build, inherit  # noqa: E402
 from training.spectra import Frames  # noqa: E402
-from training.spleeter import Causal  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -51,7 +50,7 @@ def test_magnitudes_between_the_bins_are_those_of_a_longer_transform(hop: int) -
     generator = torch.Generator().manual_seed(0)
     audio = torch.randn(1, 2, 2048, generator=generator)
     spec = frames.analyse(audio)[:, :, -1:]
-    found = between(spec, Causal(geometry).turn, LINES)[:, :, 0]
+    found = between(spec, Elder(geometry).turn, LINES)[:, :, 0]
     longer = torch.fft.rfft(audio * frames.analysis, n=4096).abs()[..., :LINES]
     # The taps are cut off: 36 dB below what is there, which masks do not notice.
     error = (found - longer).square().mean() / longer.square().mean()
@@ -62,6 +61,28 @@ def test_frame_by_frame_equals_all_at_once(
     network: Alone, streams: Callable[[Any, Any], None]
 ) -> None:
     streams(network, spectra(40))
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@torch.no_grad()
+def test_with_a_pace_every_other_mask_is_made_and_heard_twice(late: int) -> None:
+    torch.manual_seed(0)
+    half = Elder(Geometry(hop=256), pace=2, late=late).eval()
+    assert half.every == Elder().every, "as many masks, of twice as many hops"
+    spec = spectra(12)
+    heard, _ = half.ratios(spec, half.initial_state(1))
+    assert not heard[:, :, :late].any(), "nothing has been made yet"
+    for t in range(late, 12, 2):
+        assert torch.equal(heard[:, :, t], heard[:, :, min(t + 1, 11)])
+        assert t < 2 or not torch.equal(heard[:, :, t], heard[:, :, t - 2])
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_with_a_pace_frame_by_frame_equals_all_at_once(
+    late: int, streams: Callable[[Any, Any], None]
+) -> None:
+    torch.manual_seed(0)
+    streams(Alone(pace=2, late=late).eval(), spectra(21))
 
 
 def test_the_future_changes_nothing(
@@ -80,7 +101,7 @@ def test_each_mask_is_the_last_of_what_the_original_makes_of_the_newest_64_colum
         if hasattr(part, "running_mean"):
             part.running_mean.zero_()
     network = Elder(lowest=512, thin=512).eval()
-    take_over(network, teacher, [(torch.eye(512),) * 2] * 2)
+    take_over(network, teacher, [(torch.eye(512),) * 2] * 2, {})
     hops = 64 * network.every
     lines = torch.rand(1, 2, hops, LINES)
     states = dict(zip(network.state_shapes(), network.initial_state(1), strict=True))
@@ -114,11 +135,11 @@ def test_what_is_principal_is_kept() -> None:
 
     def made(sizes: tuple[int, int], chance: bool = False) -> torch.Tensor:
         network = Elder(lowest=sizes[0], thin=sizes[1]).eval()
-        bases = principal(teacher, Noise(140), 1, sizes)
+        bases, axes = principal(teacher, Noise(140), 1, sizes)
         if chance:
             turned = [torch.linalg.qr(torch.randn(512, size))[0] for size in sizes]
-            bases = [(axes, axes.T) for axes in turned]
-        take_over(network, teacher, bases)
+            bases = [(turn, turn.T) for turn in turned]
+        take_over(network, teacher, bases, axes)
         states = dict(zip(network.state_shapes(), network.initial_state(1), strict=True))
         return network.mask(lines, states)[:, :, -8:]
 
@@ -126,6 +147,24 @@ def test_what_is_principal_is_kept() -> None:
     missed = (made((128, 128)) - exact).square().mean()
     by_chance = (made((128, 128), chance=True) - exact).square().mean()
     assert missed < 0.5 * by_chance
+
+
+@torch.no_grad()
+def test_a_narrow_layer_keeps_what_is_principal_of_its_outputs() -> None:
+    torch.manual_seed(6)
+    teacher, lines = original(), torch.rand(1, 2, 8, LINES)
+    bases, axes = principal(teacher, Noise(140), 1)
+    networks = [Elder().eval(), Elder(pace=2).eval()]
+    made: list[list[torch.Tensor]] = [[], []]
+    for network, outputs in zip(networks, made, strict=True):
+        take_over(network, teacher, bases, axes)
+        part = network.widen["4"] if network.pace > 1 else network.down[4]
+        part.register_forward_hook(lambda _, __, y, outputs=outputs: outputs.append(y))
+        states = dict(zip(network.state_shapes(), network.initial_state(1), strict=True))
+        network.mask(lines[:, :, :1], states)
+    (wide,), (narrow,) = made
+    assert narrow.shape == wide.shape
+    assert (narrow - wide).square().mean() < 0.5 * wide.var()
 
 
 @torch.no_grad()
@@ -158,7 +197,7 @@ def test_a_network_that_is_given_an_elder_starts_with_the_mean_of_the_two() -> N
 @torch.no_grad()
 def test_agreement_of_two_opinions() -> None:
     torch.manual_seed(0)
-    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder="whole", accord=0.5)).eval()
+    network = UNet(UNetConfig(channels=(8, 8, 8, 16), blocks=1, elder=True, accord=0.5)).eval()
     level, start = torch.ones(1, 400), torch.zeros(1, 2)
     one, other = (spectra(400, seed)[..., :100, :] for seed in (1, 2))
     same, state = network.agreement(one, one, level, start)

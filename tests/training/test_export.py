@@ -28,18 +28,19 @@ def small(family: str) -> torch.nn.Module:
     config = UNetConfig(channels=(8, 8, 8, 16), blocks=1)
     if family == "unet":
         return UNet(config)
-    if family in ("causal", "whole"):
-        accord = 0.5 if family == "whole" else 0.0
-        config = replace(config, upper=(2,), prior=True, elder=family, accord=accord)
+    if family in ("whole", "late"):
+        pace = {"pace": 2, "late": 1} if family == "late" else {}
+        config = replace(config, upper=(2,), prior=True, elder=True, accord=0.5, **pace)
         return UNet(config, Geometry())
-    if family == "lstm":
-        return Recurrent(RecurrentConfig(width=16, layers=1, local=4))
+    if family in ("lstm", "paced"):
+        elder = family == "paced"
+        return Recurrent(RecurrentConfig(width=16, layers=1, local=4, elder=elder))
     hybrid = Hybrid(config, Geometry())
     torch.nn.init.normal_(hybrid.waveform.masks.weight, 0, 0.3)
     return hybrid
 
 
-@pytest.fixture(scope="module", params=["unet", "causal", "whole", "lstm", "hybrid"])
+@pytest.fixture(scope="module", params=["unet", "whole", "late", "lstm", "paced", "hybrid"])
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[torch.nn.Module, Path]:
@@ -55,7 +56,7 @@ def exported(
 def test_streaming_equals_the_network(exported: tuple[torch.nn.Module, Path]) -> None:
     network, path = exported
     # More than one piece of the offline run, but where that would take too long.
-    hops = 100 if path.stem in ("causal", "whole") else 1100
+    hops = 100 if path.stem in ("whole", "late", "paced") else 1100
     audio = np.random.default_rng(0).standard_normal((hops * 512, 2)).astype(np.float32) * 0.1
     error, seconds = exporting.parity(network, Geometry(), path, audio)
     assert error < 1e-5
@@ -95,6 +96,33 @@ def test_batches_are_independent(exported: tuple[torch.nn.Module, Path]) -> None
     both = run(spec)
     assert both.shape == (2, 1, 2, 1025, 2)
     np.testing.assert_allclose(both[1:], run(spec[1:]), atol=1e-5)
+
+
+@pytest.mark.parametrize("exported", ["late", "paced"], indirect=True)
+def test_streams_of_a_batch_need_not_be_in_step(exported: tuple[torch.nn.Module, Path]) -> None:
+    _, path = exported
+    stream = OnnxStream(path)
+    rng = np.random.default_rng(1)
+    hops = rng.standard_normal((9, 2, 1025, 2)).astype(np.float32)
+    outputs = [node.name for node in stream.session.get_outputs()]
+
+    def run(spec: np.ndarray, states: dict[str, np.ndarray]) -> tuple[np.ndarray, dict]:
+        stems, *after = stream.session.run(outputs, {"spec": spec, **states})
+        return stems, dict(zip(states, after, strict=True))
+
+    def fresh() -> dict[str, np.ndarray]:
+        return {name: np.zeros((1, *shape), np.float32) for name, shape in stream.shapes.items()}
+
+    states, alone = fresh(), []
+    for hop in hops:
+        stems, states = run(hop[None], states)
+        alone.append(stems[0])
+    _, early = run(hops[:1], fresh())
+    both = {name: np.concatenate([early[name], start]) for name, start in fresh().items()}
+    for now in range(8):  # the second stream begins a hop later
+        stems, both = run(hops[[now + 1, now]], both)
+        np.testing.assert_allclose(stems[0], alone[now + 1], atol=1e-5)
+        np.testing.assert_allclose(stems[1], alone[now], atol=1e-5)
 
 
 def test_stream_passes_its_delay(exported: tuple[torch.nn.Module, Path]) -> None:

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from training.hybrid import MASK_BOUND, Hybrid  # noqa: E402
-from training.networks import Geometry, UNet, UNetConfig, inherit  # noqa: E402
+from training.networks import Agreement, Geometry, UNet, UNetConfig, inherit  # noqa: E402
 from training.spectra import Frames  # noqa: E402
 from training.step import step  # noqa: E402
 
@@ -90,7 +90,7 @@ def test_it_begins_as_the_unet_it_has_grown_from() -> None:
 @pytest.fixture(scope="module")
 def with_elder() -> Hybrid:
     torch.manual_seed(0)
-    made = Hybrid(replace(SMALL, elder="whole", accord=0.75), GEOMETRY).eval()
+    made = Hybrid(replace(SMALL, elder=True, accord=0.75), GEOMETRY).eval()
     with torch.no_grad():
         made.waveform.masks.weight.normal_(0, 0.3)
     return made
@@ -105,7 +105,9 @@ def test_both_branches_are_as_loud_as_elder_and_network_agree(
 
     def heard(gain: float) -> tuple[torch.Tensor, torch.Tensor]:
         monkeypatch.setattr(
-            network, "agreement", lambda _, __, level, state: (torch.full_like(level, gain), state)
+            Agreement,
+            "forward",
+            lambda _, __, ___, level, state: (torch.full_like(level, gain), state),
         )
         return network(spec, hops, network.initial_state(1))[:2]
 

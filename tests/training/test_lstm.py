@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from training.spectra import Frames  # noqa: E402
 
 pytestmark = pytest.mark.train
 
-SMALL = RecurrentConfig(width=32, layers=2, local=8)
+SMALL = RecurrentConfig(width=32, layers=2, local=8, elder=False)
 
 
 def spectra(frames: int, seed: int = 1) -> torch.Tensor:
@@ -35,6 +36,13 @@ def test_frame_by_frame_equals_all_at_once(
     network: Recurrent, streams: Callable[[Any, Any], None]
 ) -> None:
     streams(network, spectra(40))
+
+
+def test_frame_by_frame_equals_all_at_once_with_an_elder(
+    streams: Callable[[Any, Any], None],
+) -> None:
+    torch.manual_seed(0)
+    streams(Recurrent(replace(SMALL, elder=True)).eval(), spectra(21))
 
 
 @torch.no_grad()
