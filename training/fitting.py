@@ -1,6 +1,7 @@
 """Gives a network its elder: Spleeter's weights, of whose largest layers what is principal is kept.
 
     python -m training.fitting UNET.pt --data SHARDS --out unet.pt
+    python -m training.fitting UNET.pt --as unet-live --data SHARDS --out live.pt
 
 What is principal is found in music (`training.mix`), in a minute or two.
 """
@@ -78,13 +79,16 @@ def principal(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("weights", type=Path)
+    parser.add_argument("--as", dest="name", help="of another family, as unet-live from unet")
     parser.add_argument("--data", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--batches", type=int, default=6, help="of four mixtures")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     stored = torch.load(args.weights, weights_only=True)
-    network, geometry = build(stored["model"])
-    inherit(network, {key: value.float() for key, value in stored["weights"].items()})
+    name = args.name or stored["model"]
+    network, geometry = build(name)
+    ratio = geometry.hop / build(stored["model"])[1].hop
+    inherit(network, {key: value.float() for key, value in stored["weights"].items()}, ratio)
     original = Teacher().networks[0]
     mixer = Mixer(args.data, SECONDS * SAMPLE_RATE // HOP * HOP, 0)
     elder.take_over(network.elder, original, *principal(original, mixer, args.batches))
@@ -92,7 +96,7 @@ def main() -> None:
     network.elder.get_used_to(
         frames.analyse(torch.from_numpy(sum(mixer.batch(4)))) for _ in range(args.batches)
     )
-    save_weights(args.out, network, stored["model"], stored["steps"])
+    save_weights(args.out, network, name, stored["steps"])
 
 
 if __name__ == "__main__":
