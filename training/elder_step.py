@@ -129,8 +129,8 @@ class WholeStep(nn.Module):
         return both.reshape(-1, 2 * len(self.elder.thin.weight), 1, lines)
 
 
-class _Whole(nn.Module):
-    """All of a `WholeStep`: planes, scale, histories, mask → histories, mask."""
+class _Descent(nn.Module):
+    """Down a `WholeStep`: planes, scale, histories, levels → histories, levels."""
 
     def __init__(self, step: WholeStep) -> None:
         super().__init__()
@@ -139,20 +139,23 @@ class _Whole(nn.Module):
     def forward(self, planes: Tensor, scale: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
         states = dict(zip(self.step.histories, kept, strict=False))
         levels = self.step.descend(planes, scale, states)
-        return *states.values(), self.step.ascend(levels)
-
-
-class _Descent(_Whole):
-    """Planes, scale, histories, levels → histories, levels."""
-
-    def forward(self, planes: Tensor, scale: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-        states = dict(zip(self.step.histories, kept, strict=False))
-        levels = self.step.descend(planes, scale, states)
         return *states.values(), *levels
 
 
-class _Ascent(_Whole):
-    """Levels, mask → mask."""
+class _Whole(_Descent):
+    """Down and up: planes, scale, histories, mask → histories, mask."""
+
+    def forward(self, planes: Tensor, scale: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+        made, count = super().forward(planes, scale, *kept), len(self.step.histories)
+        return *made[:count], self.step.ascend(made[count:])
+
+
+class _Ascent(nn.Module):
+    """Up again: levels, mask → mask."""
+
+    def __init__(self, step: WholeStep) -> None:
+        super().__init__()
+        self.step = step
 
     def forward(self, *levels: Tensor) -> tuple[Tensor, ...]:
         return (self.step.ascend(levels[:-1]),)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,21 +87,7 @@ def export(network: nn.Module, geometry: Geometry, path: Path) -> None:
         inputs.insert(1, "samples")
         outputs.insert(1, "waves")
         given.insert(1, torch.randn(2, 2, geometry.hop))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            tuple(given),
-            str(path),
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]},
-            opset_version=OPSET,
-            dynamo=False,
-            do_constant_folding=False,  # the runtime does it: what it makes need not be stored
-            custom_opsets={sometimes.DOMAIN: 1},
-        )
-    model = onnx.load(str(path))
+    model = sometimes.traced(module, given, inputs, outputs, OPSET)
     sometimes.branch(model, module, OPSET)
     onnx.save(model, str(path))
 

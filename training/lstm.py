@@ -21,7 +21,9 @@ from training.networks import (
     Prior,
     RunningLevel,
     State,
+    advised,
     cast,
+    elder_shapes,
     scan,
 )
 
@@ -137,8 +139,7 @@ class Recurrent(nn.Module):
             shapes[f"state_memory_{i}"] = (self.config.width,)
         shapes["state_unit"] = (self.config.width,)
         if self.config.elder:
-            elder = self.elder.state_shapes()
-            shapes |= {key.replace("state", "state_elder"): elder[key] for key in elder}
+            shapes |= elder_shapes(self.elder)
             shapes["state_agreement"] = Agreement.state_shape
         return shapes
 
@@ -151,10 +152,7 @@ class Recurrent(nn.Module):
         voice, level = self.own(spec, states)
         if not self.config.elder:
             return voice, list(states.values())
-        names = [key for key in states if key.startswith("state_elder")]
-        mask, after = self.elder.ratios(spec, [states[key] for key in names])
-        states |= dict(zip(names, after, strict=True))
-        other = spec * mask[..., None]
+        other = spec * advised(self.elder, spec, states)[..., None]
         blend = voice + torch.sigmoid(self.belief)[:, None] * (other - voice)
         if not self.training:
             name = "state_agreement"

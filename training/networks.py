@@ -311,6 +311,21 @@ class Kept(NamedTuple):
     skips: list[Tensor]
 
 
+def elder_shapes(elder: nn.Module) -> dict[str, tuple[int, ...]]:
+    """An elder's states, by their names in the network that has it."""
+    shapes = elder.state_shapes()
+    return {key.replace("state", "state_elder"): shapes[key] for key in shapes}
+
+
+@torch.no_grad()
+def advised(elder: nn.Module, spec: Tensor, states: dict[str, Tensor]) -> Tensor:
+    """An elder's mask `[batch, 2, frames, bins]`; the network's `states` become the next ones."""
+    names = list(elder_shapes(elder))
+    mask, after = elder.ratios(spec, [states[key] for key in names])
+    states |= dict(zip(names, after, strict=True))
+    return mask
+
+
 class Agreement(nn.Module):
     """How far two opinions on the voice agree, 0 to 1.
 
@@ -406,8 +421,7 @@ class UNet(nn.Module):
         for i in range(self.config.blocks):
             shapes[f"state_memory_{i}"] = tuple(self.bottom_position.shape)
         if self.config.elder:
-            elder = self.elder.state_shapes()
-            shapes |= {key.replace("state", "state_elder"): elder[key] for key in elder}
+            shapes |= elder_shapes(self.elder)
             if self.agreement is not None:
                 shapes["state_agreement"] = Agreement.state_shape
         return shapes
@@ -443,10 +457,7 @@ class UNet(nn.Module):
             features = torch.cat([features, prior[..., None]], -1)
         elder = None
         if self.config.elder:
-            names = [key for key in states if key.startswith("state_elder")]
-            with torch.no_grad():
-                elder, after = self.elder.ratios(spec, [states[key] for key in names])
-            states |= dict(zip(names, after, strict=True))
+            elder = advised(self.elder, spec, states)
             features = torch.cat([features, elder.mean(1)[..., None]], -1)
         features = cast(features)
         folded = [
@@ -577,13 +588,11 @@ def inherit(network: UNet, weights: dict[str, Tensor], hop_ratio: float = 1.0) -
         for i, (_, _, size) in enumerate(getattr(config, "patches", ())):
             _new_feature(weights, i, size, config.features - 1)
         fresh = network.state_dict()
-        for key in fresh:  # the elder's own weights are for `training.fitting` to put in
-            if key.startswith(("elder.", "gate.")) or key == "belief":
-                weights[key] = fresh[key]
+        weights |= {key: fresh[key] for key in fresh if key.startswith(("gate.", "belief"))}
     if getattr(config, "elder", False):
         own = {f"elder.{key}": value for key, value in network.elder.state_dict().items()}
         if any(key not in weights or weights[key].shape != own[key].shape for key in own):
-            # It had another, with another pace: this one is for `training.fitting` to put in.
+            # It had none, or one with another pace: this one is for `training.fitting` to put in.
             weights = {key: value for key, value in weights.items() if not key.startswith("elder.")}
             weights |= own
     missing, unexpected = network.load_state_dict(weights, strict=False)

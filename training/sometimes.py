@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 import torch
@@ -53,8 +53,8 @@ class Sometimes(nn.Module):
     ) -> tuple[Tensor, ...]:
         """`due` `[batch, 1]` is one where it is, else nought."""
         self.given = len(given)
-        self.shapes = [x.shape for x in (*given, *kept)]
         if torch.jit.is_tracing():
+            self.shapes = [x.shape for x in (*given, *kept)]
             return _Node.apply(self, self.label, due, *given, *kept)
         return self.computed(due, *given, *kept)
 
@@ -77,6 +77,28 @@ class _Mixed(nn.Module):
 
     def forward(self, due: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         return self.part.computed(due, *tensors)
+
+
+def traced(
+    module: nn.Module, given: list[Tensor], inputs: list[str], outputs: list[str], opset: int
+) -> ModelProto:
+    """The graph of `module`, with a free batch axis on every input and output that is named."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            tuple(given),
+            buffer,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in [*inputs, *outputs]},
+            opset_version=opset,
+            dynamo=False,
+            do_constant_folding=False,  # the runtime does it: what it makes need not be stored
+            custom_opsets={DOMAIN: 1},
+        )
+    return onnx.load_from_string(buffer.getvalue())
 
 
 def branch(model: ModelProto, network: nn.Module, opset: int) -> None:
@@ -102,16 +124,13 @@ def _branches(graph: GraphProto, node: NodeProto, part: Sometimes, opset: int) -
     examples = [torch.zeros(shape) for shape in part.shapes]
     all_due = _exported(part.body, examples, opset)
     mixed = _exported(_Mixed(part), [torch.ones(len(examples[0]), 1), *examples], opset)
+    same, some = ([f"{label}/{which}/{i}" for i in range(len(kept))] for which in ("none", "some"))
     none = helper.make_graph(
-        [
-            helper.make_node("Identity", [name], [f"{label}/none/{i}"])
-            for i, name in enumerate(kept)
-        ],
+        [helper.make_node("Identity", [name], [new]) for name, new in zip(kept, same, strict=True)],
         f"{label}/none",
         [],
-        _results(label, "none", len(kept)),
+        _results(same),
     )
-    some = [f"{label}/some/{i}" for i in range(len(kept))]
     inner = helper.make_node(
         "If",
         [f"{label}/any"],
@@ -126,42 +145,25 @@ def _branches(graph: GraphProto, node: NodeProto, part: Sometimes, opset: int) -
         list(node.output),
         name=f"{label}/due",
         then_branch=_inside(graph, all_due, tensors, f"{label}/each"),
-        else_branch=helper.make_graph(
-            [inner], f"{label}/some", [], _results(label, "some", len(kept))
-        ),
+        else_branch=helper.make_graph([inner], f"{label}/some", [], _results(some)),
     )
     asked = []
     for what, reduction in (("all", "ReduceMin"), ("any", "ReduceMax")):
         asked += [
             helper.make_node(reduction, [due], [f"{label}/{what}/value"], keepdims=0),
-            helper.make_node("Cast", [f"{label}/{what}/value"], [f"{label}/{what}"], to=9),
+            helper.make_node(
+                "Cast", [f"{label}/{what}/value"], [f"{label}/{what}"], to=TensorProto.BOOL
+            ),
         ]
     return [*asked, outer]
 
 
-def _results(label: str, which: str, count: int) -> list[onnx.ValueInfoProto]:
-    return [
-        helper.make_tensor_value_info(f"{label}/{which}/{i}", TensorProto.FLOAT, None)
-        for i in range(count)
-    ]
+def _results(names: Iterable[str]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
 
 
 def _exported(body: nn.Module, examples: list[Tensor], opset: int) -> GraphProto:
-    names = [f"in/{i}" for i in range(len(examples))]
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            body.eval(),
-            tuple(examples),
-            buffer,
-            input_names=names,
-            dynamic_axes={name: {0: "batch"} for name in names},
-            opset_version=opset,
-            dynamo=False,
-            do_constant_folding=False,
-        )
-    return onnx.load_from_string(buffer.getvalue()).graph
+    return traced(body.eval(), examples, [f"in/{i}" for i in range(len(examples))], [], opset).graph
 
 
 def _inside(graph: GraphProto, body: GraphProto, inputs: Sequence[str], prefix: str) -> GraphProto:
@@ -183,8 +185,5 @@ def _inside(graph: GraphProto, body: GraphProto, inputs: Sequence[str], prefix: 
         node.name = f"{prefix}{node.name}"
         node.input[:] = [names.get(name, f"{prefix}/{name}") if name else "" for name in node.input]
         node.output[:] = [f"{prefix}/{name}" for name in node.output]
-    outputs = [
-        helper.make_tensor_value_info(f"{prefix}/{value.name}", TensorProto.FLOAT, None)
-        for value in body.output
-    ]
+    outputs = _results(f"{prefix}/{value.name}" for value in body.output)
     return helper.make_graph(list(body.node), prefix, [], outputs)
